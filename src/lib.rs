@@ -1,0 +1,5 @@
+//! VM disk layers in the Linux device-mapper persistent snapshot format.
+
+pub mod error;
+pub mod storage;
+pub mod units;
