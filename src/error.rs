@@ -207,10 +207,13 @@ impl Error {
     #[must_use]
     pub fn duplicate(&self) -> Error {
         let inner = &self.0;
-        let source = inner.source.as_ref().map(|cause| match cause.raw_os_error() {
-            Some(code) => io::Error::from_raw_os_error(code),
-            None => io::Error::new(cause.kind(), cause.to_string()),
-        });
+        let source = inner
+            .source
+            .as_ref()
+            .map(|cause| match cause.raw_os_error() {
+                Some(code) => io::Error::from_raw_os_error(code),
+                None => io::Error::new(cause.kind(), cause.to_string()),
+            });
         Error(Box::new(Inner {
             kind: inner.kind,
             message: inner.message.clone(),
@@ -280,7 +283,10 @@ mod tests {
             .with_offset(4096);
         assert_eq!(error.kind(), ErrorKind::NoSpace);
         let text = error.to_string();
-        assert!(text.starts_with("layer.cow: no space left in write at offset 4096: "), "{text}");
+        assert!(
+            text.starts_with("layer.cow: no space left in write at offset 4096: "),
+            "{text}"
+        );
         assert_eq!(error.duplicate().to_string(), text);
     }
 

@@ -169,7 +169,10 @@ mod tests {
         for shift in 9..=30 {
             let chunk = ChunkSize::from_bytes(1 << shift).unwrap();
             assert_eq!(chunk.bytes(), 1 << shift);
-            assert_eq!(ChunkSize::from_sectors(chunk.sectors() as u32).unwrap(), chunk);
+            assert_eq!(
+                ChunkSize::from_sectors(chunk.sectors() as u32).unwrap(),
+                chunk
+            );
         }
         for bytes in [0, 1, 256, 511, 513, 768, 1 << 31, u64::MAX] {
             let error = ChunkSize::from_bytes(bytes).unwrap_err();
