@@ -2,5 +2,15 @@
 
 pub mod error;
 pub mod format;
+pub mod image;
 pub mod storage;
+pub mod store;
 pub mod units;
+
+pub use error::{Error, ErrorKind, Result};
+pub use image::{
+    Amend, CheckOptions, CheckOutcome, CreateOptions, ExtentKind, Format, Image, ImageExtent,
+    ImageInfo, LayerInfo, Merge, MergeProgress, OpenOptions, OriginChoice, Repair, check,
+    check_storage, inspect, inspect_storage,
+};
+pub use units::{ByteRange, ChunkSize, CowChunk, OriginChunk};
