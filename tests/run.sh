@@ -1,0 +1,62 @@
+#!/usr/bin/env bash
+# Runs the checks of this project: all of them, or the stages named as arguments.
+#
+# Every stage runs even if one before it failed, nothing is skipped, and the last line counts the stages. The exit status is 0
+# only if all passed.
+set -uo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+export PATH="$PATH:/usr/sbin:/sbin"
+cargo=${CARGO:-cargo}
+unset CARGO
+
+all=(format clippy documentation manual release rust ffi demo)
+
+stage_format() { "$cargo" fmt --check; }
+
+# Twice: as everybody builds it, and as a Rust program does that wants neither the C ABI nor the tool.
+stage_clippy() {
+    "$cargo" clippy --locked --all-targets -- -D warnings &&
+        "$cargo" clippy --locked --lib --no-default-features -- -D warnings
+}
+
+stage_documentation() { RUSTDOCFLAGS="-D warnings" "$cargo" doc --locked --no-deps; }
+
+stage_manual() {
+    local complaints
+    complaints=$(groff -man -Tutf8 -ww -z docs/dmsnap.1 2>&1)
+    if [ -n "$complaints" ]; then
+        echo "$complaints"
+        return 1
+    fi
+}
+
+stage_release() { "$cargo" build --locked --release; }
+
+stage_rust() { tests/kernel/setup.sh && "$cargo" test --locked --no-fail-fast; }
+
+stage_ffi() { ffi-tests/run.sh; }
+
+stage_demo() { stage_release && tests/demo.sh; }
+
+need=tests
+[ "$*" != demo ] || need=demo
+[ $# -gt 0 ] || set -- "${all[@]}"
+tests/setup.sh "$need" || exit 1
+
+passed=0
+failures=()
+for stage in "$@"; do
+    declare -F "stage_$stage" > /dev/null || { echo "tests/run.sh: no stage '$stage'; there are: ${all[*]}" >&2; exit 2; }
+    [ $# -eq 1 ] || echo "==== $stage"
+    started=$SECONDS
+    if "stage_$stage"; then
+        passed=$((passed + 1))
+    else
+        failures+=("$stage")
+    fi
+    [ $# -eq 1 ] || echo "==== $stage: $((SECONDS - started)) s"
+done
+[ ${#failures[@]} -eq 0 ] || echo "failed: ${failures[*]}" >&2
+# A stage that was asked for by name speaks for itself.
+[ $# -eq 1 ] || echo "stages: $passed passed, ${#failures[@]} failed"
+[ ${#failures[@]} -eq 0 ]
