@@ -1,0 +1,366 @@
+//! Builds a table from a log: compresses runs on the fly, sorts what is left, and finds exceptions that contradict each other.
+
+use std::collections::BTreeMap;
+
+use super::leaf::{ENTRY_LEN, Entry, LEAF_ENTRIES, Leaf};
+use super::{ExceptionTable, MAX_NEW_CHUNK, MAX_OLD_CHUNK, SEGMENT, segment_start};
+use crate::format::Exception;
+use crate::units::{CowChunk, OriginChunk};
+
+/// Findings of one sort that are listed; more are only counted, since a hostile log can have millions.
+const LISTED: usize = 1000;
+
+/// How many there are of something, and the first of them.
+#[derive(Clone, Debug)]
+pub(crate) struct Findings<T> {
+    /// Number of findings.
+    pub(crate) count: u64,
+    /// The first 1000 of them, by old chunk or new chunk.
+    pub(crate) listed: Vec<T>,
+}
+
+impl<T> Default for Findings<T> {
+    fn default() -> Findings<T> {
+        Findings {
+            count: 0,
+            listed: Vec::new(),
+        }
+    }
+}
+
+impl<T> Findings<T> {
+    fn add(&mut self, finding: T) {
+        self.count += 1;
+        if self.listed.len() < LISTED {
+            self.listed.push(finding);
+        }
+    }
+}
+
+/// Two exceptions for one old chunk with different new chunks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Conflict {
+    /// The old chunk.
+    pub(crate) old: OriginChunk,
+    /// Where the first exception in the log keeps it; this one is in the table.
+    pub(crate) kept: CowChunk,
+    /// Where the later one keeps it.
+    pub(crate) ignored: CowChunk,
+}
+
+/// Two old chunks that are kept in one new chunk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SharedChunk {
+    /// The new chunk.
+    pub(crate) new: CowChunk,
+    /// Both old chunks.
+    pub(crate) olds: [OriginChunk; 2],
+}
+
+/// What is wrong with a log.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct BuildReport {
+    /// Exceptions that are in the log once more: the trace of an interrupted drop, harmless.
+    pub(crate) identical: Findings<Exception>,
+    /// Old chunks with two different exceptions.
+    pub(crate) conflicts: Findings<Conflict>,
+    /// New chunks with two exceptions in the table.
+    pub(crate) shared: Findings<SharedChunk>,
+}
+
+impl BuildReport {
+    /// Whether every old chunk has one new chunk of its own.
+    pub(crate) fn is_consistent(&self) -> bool {
+        self.conflicts.count == 0 && self.shared.count == 0
+    }
+}
+
+/// Exceptions in the order of the log, at most one run to an entry of 16 bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+struct Piece {
+    old: u64,
+    /// The new chunk in the upper 48 bits, the length in the others.
+    new_and_len: u64,
+}
+
+impl Piece {
+    fn new(old: u64, new: u64, len: u64) -> Piece {
+        Piece {
+            old,
+            new_and_len: new << 16 | len,
+        }
+    }
+
+    fn new_chunk(self) -> u64 {
+        self.new_and_len >> 16
+    }
+
+    fn len(self) -> u64 {
+        self.new_and_len & ENTRY_LEN
+    }
+
+    fn end(self) -> u64 {
+        self.old + self.len()
+    }
+}
+
+/// Takes exceptions in the order of the log and makes an [`ExceptionTable`] of them. Needs 16 bytes a run, 40 while it sorts a log whose
+/// new chunks do not ascend.
+#[derive(Debug)]
+pub(crate) struct TableBuilder {
+    pieces: Vec<Piece>,
+    /// The run that still grows; without one the length is 0.
+    old: u64,
+    new: u64,
+    len: u64,
+    /// Old chunks have only gone up so far: nothing to sort, no duplicates.
+    olds_ascend: bool,
+    /// New chunks have only gone up so far: none is shared, and their order is the log's.
+    news_ascend: bool,
+}
+
+impl Default for TableBuilder {
+    fn default() -> TableBuilder {
+        let pieces = Vec::new();
+        TableBuilder {
+            pieces,
+            old: 0,
+            new: 0,
+            len: 0,
+            olds_ascend: true,
+            news_ascend: true,
+        }
+    }
+}
+
+impl TableBuilder {
+    /// Adds the next exception of the log. The same limits hold as for [`ExceptionTable::insert_run`].
+    #[inline]
+    pub(crate) fn push(&mut self, old: OriginChunk, new: CowChunk) {
+        let len = self.len;
+        // An empty run is continued by nothing: `len - 1` is then too large.
+        let room = len.wrapping_sub(1) < ENTRY_LEN - 1;
+        if room && old.0 == self.old + len && new.0 == self.new + len {
+            self.len = len + 1;
+        } else {
+            self.start_run(old.0, new.0, 1);
+        }
+    }
+
+    /// Adds `len` exceptions that follow each other on both sides.
+    pub(crate) fn push_run(&mut self, old: OriginChunk, new: CowChunk, len: u64) {
+        for start in (0..len).step_by(ENTRY_LEN as usize) {
+            self.start_run(old.0 + start, new.0 + start, ENTRY_LEN.min(len - start));
+        }
+    }
+
+    /// The table of all exceptions and what is wrong with them. Where an old chunk has several, the first in the log counts.
+    pub(crate) fn finish(mut self) -> (ExceptionTable, BuildReport) {
+        self.end_run();
+        let mut report = BuildReport::default();
+        let mut pieces = std::mem::take(&mut self.pieces);
+        let mut assembly = Assembly::default();
+        if self.olds_ascend {
+            pieces.into_iter().for_each(|piece| assembly.append(piece));
+        } else if self.news_ascend {
+            pieces.sort_unstable();
+            let placed = pieces.into_iter().map(|piece| (piece, piece.new_chunk()));
+            resolve(placed, &mut assembly, &mut report);
+        } else {
+            let mut placed: Vec<_> = (0u64..).zip(pieces).map(|(i, p)| (p.old, i, p)).collect();
+            placed.sort_unstable_by_key(|&(old, place, _)| (old, place));
+            let placed = placed.into_iter().map(|(_, place, piece)| (piece, place));
+            resolve(placed, &mut assembly, &mut report);
+        }
+        let table = assembly.finish();
+        if !self.news_ascend {
+            find_shared(&table, &mut report.shared);
+        }
+        (table, report)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn start_run(&mut self, old: u64, new: u64, len: u64) {
+        debug_assert!(old + len <= MAX_OLD_CHUNK + 1 && new + len <= MAX_NEW_CHUNK + 1);
+        self.olds_ascend &= old >= self.old + self.len;
+        self.news_ascend &= new >= self.new + self.len;
+        self.end_run();
+        (self.old, self.new, self.len) = (old, new, len);
+    }
+
+    fn end_run(&mut self) {
+        if self.len > 0 {
+            self.pieces.push(Piece::new(self.old, self.new, self.len));
+        }
+    }
+}
+
+/// Passes pieces on that come sorted by old chunk, with their place in the log; of exceptions for the same old chunk only the first.
+fn resolve(
+    placed: impl Iterator<Item = (Piece, u64)>,
+    assembly: &mut Assembly,
+    report: &mut BuildReport,
+) {
+    // Pieces that overlap, directly or through others, and their end.
+    let mut cluster: Vec<(Piece, u64)> = Vec::new();
+    let mut end = 0;
+    for (piece, place) in placed {
+        if piece.old >= end {
+            settle(&mut cluster, assembly, report);
+        }
+        end = end.max(piece.end());
+        cluster.push((piece, place));
+    }
+    settle(&mut cluster, assembly, report);
+}
+
+fn settle(cluster: &mut Vec<(Piece, u64)>, assembly: &mut Assembly, report: &mut BuildReport) {
+    if let [(piece, _)] = cluster.as_slice() {
+        assembly.append(*piece);
+    } else {
+        // One by one: as much work as there are exceptions, however they overlap.
+        let mut singles: Vec<(u64, u64, u64)> = Vec::new();
+        for &(piece, place) in cluster.iter() {
+            let new = piece.new_chunk();
+            singles.extend((0..piece.len()).map(|i| (piece.old + i, place, new + i)));
+        }
+        // A place is a piece's, and a piece has each old chunk once. Where places are new chunks, those of equal old chunks differ.
+        singles.sort_unstable();
+        for group in singles.chunk_by(|one, other| one.0 == other.0) {
+            settle_old(group, assembly, report);
+        }
+    }
+    cluster.clear();
+}
+
+/// All exceptions of one old chunk in the order of the log, as old chunk, place, new chunk.
+fn settle_old(group: &[(u64, u64, u64)], assembly: &mut Assembly, report: &mut BuildReport) {
+    let Some((&(old, _, kept), others)) = group.split_first() else {
+        return;
+    };
+    assembly.append(Piece::new(old, kept, 1));
+    let (old, kept) = (OriginChunk(old), CowChunk(kept));
+    for &(.., new) in others {
+        let ignored = CowChunk(new);
+        if ignored == kept {
+            report.identical.add(Exception { old, new: kept });
+        } else {
+            report.conflicts.add(Conflict { old, kept, ignored });
+        }
+    }
+}
+
+/// Makes leaves of pieces that come in the order of old chunks and do not overlap.
+#[derive(Debug, Default)]
+struct Assembly {
+    leaves: Vec<(u64, Leaf)>,
+    /// The leaf that is being filled, and its first old chunk.
+    entries: Vec<Entry>,
+    base: u64,
+    len: u64,
+}
+
+impl Assembly {
+    fn append(&mut self, piece: Piece) {
+        self.len += piece.len();
+        let in_segment = SEGMENT - piece.old % SEGMENT;
+        let here = piece.len().min(in_segment);
+        self.append_entry(piece.old, piece.new_chunk(), here);
+        if here < piece.len() {
+            self.append_entry(
+                piece.old + here,
+                piece.new_chunk() + here,
+                piece.len() - here,
+            );
+        }
+    }
+
+    fn append_entry(&mut self, old: u64, new: u64, len: u64) {
+        let segment = segment_start(old);
+        let same_segment = segment == segment_start(self.base);
+        if !same_segment || self.entries.len() == LEAF_ENTRIES {
+            self.end_leaf();
+        }
+        let entry = Entry::new((old - segment) as u32, new, len);
+        match self.entries.last_mut() {
+            Some(last) if last.joins(entry) => *last = last.joined(entry),
+            Some(_) => self.entries.push(entry),
+            None => {
+                // As in single inserts, the first leaf of a segment starts with it.
+                let follows = same_segment && !self.leaves.is_empty();
+                self.base = if follows { old } else { segment };
+                self.entries.push(entry);
+            }
+        }
+    }
+
+    fn end_leaf(&mut self) {
+        if !self.entries.is_empty() {
+            self.leaves.push((
+                self.base,
+                Leaf::from_entries(self.entries.as_slice().to_vec()),
+            ));
+            self.entries.clear();
+        }
+    }
+
+    fn finish(mut self) -> ExceptionTable {
+        self.end_leaf();
+        ExceptionTable {
+            leaves: BTreeMap::from_iter(self.leaves),
+            len: self.len,
+        }
+    }
+}
+
+/// Lists the new chunks that more than one exception of the table has.
+fn find_shared(table: &ExceptionTable, shared: &mut Findings<SharedChunk>) {
+    if !may_share(table) {
+        return;
+    }
+    let mut runs: Vec<(u64, u64, u64)> = table
+        .iter()
+        .map(|run| (run.new.0, run.old.0, run.len))
+        .collect();
+    runs.sort_unstable();
+    // The run that reaches furthest, with its end: it covers all before its end that later runs can meet.
+    let mut furthest = (0, 0, 0);
+    for (new, old, len) in runs {
+        let (far_new, far_old, far_end) = furthest;
+        let end = new + len;
+        for chunk in new..end.min(far_end) {
+            let olds = [far_old + (chunk - far_new), old + (chunk - new)].map(OriginChunk);
+            shared.add(SharedChunk {
+                new: CowChunk(chunk),
+                olds,
+            });
+        }
+        if end > far_end {
+            furthest = (new, old, end);
+        }
+    }
+}
+
+/// Whether it is worth sorting by new chunks: false if a bitmap, where one is not too large, shows that all differ.
+fn may_share(table: &ExceptionTable) -> bool {
+    let highest = table
+        .iter()
+        .map(|run| run.new.0 + run.len)
+        .max()
+        .unwrap_or(0);
+    // At most 16 bytes of bitmap for an exception.
+    let words = highest / 64 + 1;
+    if words > 2 * table.len() {
+        return true;
+    }
+    let mut seen = vec![0u64; words as usize];
+    table.iter().any(|run| {
+        (run.new.0..run.new.0 + run.len).any(|chunk| {
+            let (word, bit) = (&mut seen[(chunk / 64) as usize], 1 << (chunk % 64));
+            let again = *word & bit != 0;
+            *word |= bit;
+            again
+        })
+    })
+}
