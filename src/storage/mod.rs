@@ -1,11 +1,22 @@
 //! Where bytes live: files, block devices, memory, host callbacks. Knows no snapshot format.
 
+mod aligned;
+mod file;
+mod memory;
+mod pages;
+mod range_locks;
+mod transfer;
+mod zeros;
+
 use std::fmt::Debug;
 use std::io::{IoSlice, IoSliceMut};
 use std::sync::Arc;
 
 use crate::error::Result;
 use crate::units::ByteRange;
+
+pub use file::{FileOptions, FileStorage};
+pub use memory::MemoryStorage;
 
 /// A run of bytes of one kind, counted from the offset that was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,7 +83,8 @@ pub trait Storage: Send + Sync + Debug {
     /// Returns once everything written before is durable.
     fn flush(&self) -> Result<()>;
 
-    /// Makes the storage `size` bytes long; new bytes read as zeros.
+    /// Makes the storage `size` bytes long; new bytes read as zeros. A storage of fixed size accepts its own only: a larger one is
+    /// [`ErrorKind::NoSpace`](crate::error::ErrorKind::NoSpace), a smaller one `Unsupported`.
     fn set_size(&self, size: u64) -> Result<()>;
 
     /// The run of equally allocated bytes at `offset`. A storage that cannot tell calls everything allocated.
@@ -86,6 +98,8 @@ pub trait Storage: Send + Sync + Debug {
     }
 
     /// Takes, changes or gives up the lock, and opens for writing if the mode is [`LockMode::Writer`] and that was not done yet.
+    /// After any other mode writes fail with [`ErrorKind::ReadOnly`](crate::error::ErrorKind::ReadOnly). On failure the old mode
+    /// stays; [`ErrorKind::Busy`](crate::error::ErrorKind::Busy) means that somebody else's access contradicts this one.
     fn lock(&self, mode: LockMode) -> Result<()>;
 
     /// Identity of the underlying file (device, inode), for detecting chains that contain themselves.
