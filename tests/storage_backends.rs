@@ -1,5 +1,7 @@
 //! One battery of behaviours for every storage that needs no privileges.
 
+#![allow(clippy::unwrap_used, reason = "a failure is the test's result")]
+
 mod storage_common;
 
 use dmsnap::storage::{FileOptions, MemoryStorage};

@@ -14,7 +14,8 @@ pub(crate) const SIZE: u64 = 8 << 20;
 
 /// Runs every behaviour on a fresh storage each time.
 pub(crate) fn run(name: &str, mut fresh: impl FnMut() -> Box<dyn Storage>) {
-    let behaviours: [(&str, fn(&dyn Storage)); 12] = [
+    type Behaviour = fn(&dyn Storage);
+    let behaviours: [(&str, Behaviour); 12] = [
         ("writes are read back", writes_are_read_back),
         ("any alignment works", any_alignment_works),
         ("vectors of odd pieces", vectors_of_odd_pieces),
