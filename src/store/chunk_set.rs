@@ -94,6 +94,11 @@ impl ChunkSet {
         (len > 0).then_some(ChunkRange { start, len })
     }
 
+    /// The lowest range.
+    pub(crate) fn first_range(&self) -> Option<ChunkRange> {
+        self.iter().next()
+    }
+
     /// The highest range.
     pub(crate) fn last_range(&self) -> Option<ChunkRange> {
         self.ranges.last_key_value().map(range)

@@ -1,22 +1,40 @@
-//! The exception store: decides, does no I/O.
+//! The exception store as a state machine: it decides, and leaves all I/O to its caller.
+//!
+//! A host loads a store through a [`Loader`], looks ranges up, does data I/O itself, and runs the [`Plan`]s it is handed. Every prefix of
+//! a plan is a state that a crash may leave and that the next load understands.
 #![forbid(unsafe_code)]
 
-// Dead code allowed until the state machine that uses these two is in.
-#[allow(dead_code)]
+mod alloc;
+mod areas;
+mod check;
 mod chunk_set;
+mod commit;
+mod create;
+mod descriptor_job;
+mod drop_job;
+mod empty_job;
+mod exceptions;
+mod invalidate_job;
+mod job;
+mod load;
+mod log;
+mod merge_job;
 mod pins;
 mod plan;
-mod stub;
-#[allow(dead_code)]
+mod records;
+mod resize_job;
+mod state;
+#[allow(clippy::module_inception)]
+mod store;
 mod table;
 
-#[allow(unused_imports)]
-pub(crate) use chunk_set::{ChunkRange, ChunkSet};
+pub use check::{CheckReader, CheckReport, Finding, FindingKind, Severity};
+pub use create::{FormatOptions, Measure, format_plan, measure};
+pub use load::{LoadOptions, Loader};
 pub use pins::{Pin, Pins};
 pub use plan::{Device, Plan, Purpose, Step};
-pub use stub::*;
-#[allow(unused_imports)]
-pub(crate) use table::{
-    BuildReport, Conflict, ExceptionRun, ExceptionTable, Findings, MAX_NEW_CHUNK, MAX_OLD_CHUNK,
-    Run, SharedChunk, TableBuilder,
+pub use state::{
+    Commit, ExceptionId, Extent, NewException, OverflowMode, Prepared, Progress, State, Status,
+    Target, Usage, WriteExtent, WriteTarget,
 };
+pub use store::Store;

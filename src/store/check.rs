@@ -1,0 +1,373 @@
+//! Checking a store: everything that is wrong with its metadata, not only the first thing.
+//!
+//! Reads as a [`Loader`](super::Loader) does, but goes on where that one refuses.
+
+use super::areas::{AreaReader, Scan};
+use super::load::{LoadOptions, PreambleReader, check_size};
+use super::plan::{Plan, Purpose};
+use super::records::{Closed, Records, conflict_text, shared_text};
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::{Descriptor, Geometry, Header};
+use crate::units::{ByteRange, ChunkSize};
+
+/// Findings of one kind beyond this many are counted, not listed.
+const MAX_LISTED: u64 = 1000;
+
+/// How bad a finding is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Severity {
+    /// Worth knowing, harmless.
+    Note,
+    /// Space that nothing uses.
+    Leak,
+    /// The trace of an interrupted operation; opening for writing or a repair finishes it.
+    Repairable,
+    /// Data is lost or may be wrong.
+    Corruption,
+}
+
+/// What was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum FindingKind {
+    /// The header says that the snapshot is invalid.
+    Invalid,
+    /// The image descriptor is damaged.
+    Descriptor,
+    /// A record names a COW chunk outside the file, one that holds metadata, or one that no file can have.
+    IllegalNewChunk,
+    /// Two records for one chunk.
+    DuplicateOldChunk,
+    /// One COW chunk in two records.
+    SharedNewChunk,
+    /// A record stands twice.
+    RepeatedRecord,
+    /// An exception for a chunk past the end of the disk.
+    PastEnd,
+    /// Something other than zeros behind the last record.
+    StaleSlots,
+    /// A full area without the next one.
+    MissingArea,
+    /// Space that no record uses.
+    Leak,
+}
+
+/// One finding.
+#[derive(Clone, Debug)]
+pub struct Finding {
+    /// How bad it is.
+    pub severity: Severity,
+    /// What it is.
+    pub kind: FindingKind,
+    /// Byte in the COW file it is about, where there is one.
+    pub offset: Option<u64>,
+    /// The details.
+    pub message: String,
+}
+
+/// What a check found out.
+#[derive(Clone, Debug)]
+pub struct CheckReport {
+    /// The findings, at most 1000 of a kind.
+    pub findings: Vec<Finding>,
+    /// How many findings are corruptions.
+    pub corruptions: u64,
+    /// How many findings a repair can mend.
+    pub repairable: u64,
+    /// The header.
+    pub header: Header,
+    /// The image descriptor, if there is a good one.
+    pub descriptor: Option<Descriptor>,
+    /// Size of a chunk.
+    pub chunk_size: ChunkSize,
+    /// Exceptions that are legal.
+    pub exceptions: u64,
+    /// Metadata areas in use.
+    pub areas: u64,
+    /// The chunk behind the highest one in use.
+    pub next_free: u64,
+    /// Ranges of the COW file below `next_free` that no record uses, metadata areas among them. Where data chunks there occupy space,
+    /// that is a leak: see [`CheckReport::data_in`].
+    pub holes: Vec<ByteRange>,
+}
+
+impl CheckReport {
+    /// The parts of `range` that are no metadata areas. The work grows with the range, so ask for what occupies space only.
+    pub fn data_in(&self, range: ByteRange) -> Vec<ByteRange> {
+        let geometry = Geometry::new(self.chunk_size);
+        let bytes = self.chunk_size.bytes();
+        let mut parts = Vec::new();
+        let mut at = range.start;
+        while at < range.end() {
+            let chunk = at / bytes;
+            let into_stride = (chunk + geometry.stride() - 1) % geometry.stride();
+            if into_stride == 0 {
+                at = (chunk + 1) * bytes;
+                continue;
+            }
+            let end = (chunk + geometry.stride() - into_stride).saturating_mul(bytes);
+            let end = end.min(range.end());
+            parts.push(ByteRange::new(at, end - at));
+            at = end;
+        }
+        parts
+    }
+}
+
+/// Reads a store for a check. Used as a [`Loader`](super::Loader).
+pub struct CheckReader {
+    options: LoadOptions,
+    preamble: PreambleReader,
+    areas: Option<AreaReader>,
+    records: Records,
+    findings: Findings,
+    plans: u64,
+}
+
+#[derive(Default)]
+struct Findings {
+    listed: Vec<Finding>,
+    corruptions: u64,
+    repairable: u64,
+}
+
+impl Findings {
+    fn add(&mut self, severity: Severity, kind: FindingKind, offset: Option<u64>, message: String) {
+        match severity {
+            Severity::Corruption => self.corruptions += 1,
+            Severity::Repairable => self.repairable += 1,
+            Severity::Note | Severity::Leak => {}
+        }
+        if self.corruptions + self.repairable <= MAX_LISTED || severity == Severity::Note {
+            self.listed.push(Finding {
+                severity,
+                kind,
+                offset,
+                message,
+            });
+        }
+    }
+
+    fn add_error(&mut self, kind: FindingKind, error: &Error) {
+        self.add(
+            Severity::Corruption,
+            kind,
+            error.offset(),
+            error.to_string(),
+        );
+    }
+
+    /// Findings that were only counted where they were made.
+    fn add_uncounted(&mut self, severity: Severity, count: u64, listed: usize) {
+        let more = count.saturating_sub(listed as u64);
+        match severity {
+            Severity::Corruption => self.corruptions += more,
+            _ => self.repairable += more,
+        }
+    }
+}
+
+impl CheckReader {
+    /// Begins.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidFormat`] if the file is too short to hold a header.
+    pub fn new(options: LoadOptions) -> Result<CheckReader> {
+        check_size(options.cow_size)?;
+        let preamble = PreambleReader::tolerant(options.cow_size);
+        let (records, findings) = (Records::default(), Findings::default());
+        Ok(CheckReader {
+            options,
+            preamble,
+            areas: None,
+            records,
+            findings,
+            plans: 0,
+        })
+    }
+
+    /// The next reads, or `None` when everything was looked at.
+    ///
+    /// # Errors
+    /// None at present; the signature is that of [`Loader::next_plan`](super::Loader::next_plan).
+    pub fn next_plan(&mut self) -> Result<Option<Plan>> {
+        let steps = match (self.preamble.next_steps(), &mut self.areas) {
+            (Some(steps), _) => Some(steps),
+            (None, Some(areas)) => areas.next_steps().unwrap_or_else(|error| {
+                self.findings.add_error(FindingKind::MissingArea, &error);
+                None
+            }),
+            (None, None) => None,
+        };
+        self.plans += 1;
+        Ok(steps.map(|steps| Plan::new(self.plans, Purpose::ReadMetadata, steps)))
+    }
+
+    /// Takes in what was read.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidFormat`] or [`ErrorKind::Unsupported`] if the file is no store that can be checked.
+    pub fn finish_plan(&mut self, plan: Plan) -> Result<()> {
+        let reads = plan.reads()?;
+        if let Some(areas) = &mut self.areas {
+            let (records, findings) = (&mut self.records, &mut self.findings);
+            return areas.feed(&reads, &mut |index, record| {
+                if let Err(error) = records.push(index, record) {
+                    findings.add_error(FindingKind::IllegalNewChunk, &error);
+                }
+                Ok(())
+            });
+        }
+        self.preamble.feed(&reads)?;
+        if let Some(error) = self.preamble.take_complaint() {
+            self.findings.add_error(FindingKind::Descriptor, &error);
+        }
+        let Some(preamble) = self.preamble.preamble() else {
+            return Ok(());
+        };
+        if !preamble.header.is_valid() {
+            let message = "the header says that the snapshot is invalid".to_owned();
+            self.findings
+                .add(Severity::Corruption, FindingKind::Invalid, Some(4), message);
+        }
+        let geometry = Geometry::new(preamble.header.chunk_size);
+        let scan = Scan {
+            geometry,
+            cow_size: self.options.cow_size,
+        };
+        self.areas = Some(AreaReader::new(scan, true));
+        self.records = Records::new(scan);
+        Ok(())
+    }
+
+    /// What was found, when [`CheckReader::next_plan`] has returned `None`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidArgument`] if the header was not read yet.
+    pub fn finish(self) -> Result<CheckReport> {
+        let Some(preamble) = self.preamble.preamble().cloned() else {
+            return Err(Error::new(
+                ErrorKind::InvalidArgument,
+                "the header was not read yet",
+            ));
+        };
+        let mut findings = self.findings;
+        let geometry = Geometry::new(preamble.header.chunk_size);
+        let end = self.areas.as_ref().and_then(AreaReader::end);
+        if let Some(end) = end.as_ref().filter(|end| end.stale) {
+            let offset = geometry.slot_offset(end.len);
+            let message = "bytes behind the last record are not zero; a kernel that writes here \
+                           would take them for records";
+            findings.add(
+                Severity::Repairable,
+                FindingKind::StaleSlots,
+                offset,
+                message.to_owned(),
+            );
+        }
+        let closed = self.records.close();
+        check_records(&closed, &mut findings);
+        let size = preamble
+            .descriptor
+            .as_ref()
+            .map(|descriptor| descriptor.virtual_size);
+        check_end(
+            &closed,
+            geometry,
+            size,
+            self.options.origin_size,
+            &mut findings,
+        );
+        let whole = geometry.whole_chunks(self.options.cow_size);
+        let bytes = geometry.chunk_size().bytes();
+        let holes = closed
+            .holes
+            .iter()
+            .map(|range| (range.start.0, range.end().0.min(whole)));
+        let holes = holes.filter(|(start, end)| start < end);
+        Ok(CheckReport {
+            holes: holes
+                .map(|(start, end)| ByteRange::new(start * bytes, (end - start) * bytes))
+                .collect(),
+            findings: findings.listed,
+            corruptions: findings.corruptions,
+            repairable: findings.repairable,
+            header: preamble.header,
+            descriptor: preamble.descriptor,
+            chunk_size: geometry.chunk_size(),
+            exceptions: closed.table.len(),
+            areas: end.map_or(0, |end| geometry.area_and_slot(end.len).0 + 1),
+            next_free: closed.next_free,
+        })
+    }
+}
+
+fn check_records(closed: &Closed, findings: &mut Findings) {
+    let report = &closed.report;
+    for conflict in &report.conflicts.listed {
+        let message = conflict_text(conflict);
+        findings.add(
+            Severity::Corruption,
+            FindingKind::DuplicateOldChunk,
+            None,
+            message,
+        );
+    }
+    let listed = report.conflicts.listed.len();
+    findings.add_uncounted(Severity::Corruption, report.conflicts.count, listed);
+    for shared in &report.shared.listed {
+        let message = shared_text(shared);
+        findings.add(
+            Severity::Corruption,
+            FindingKind::SharedNewChunk,
+            None,
+            message,
+        );
+    }
+    findings.add_uncounted(
+        Severity::Corruption,
+        report.shared.count,
+        report.shared.listed.len(),
+    );
+    for repeated in &report.identical.listed {
+        let message = format!("the record of chunk {} stands twice", repeated.old);
+        findings.add(
+            Severity::Repairable,
+            FindingKind::RepeatedRecord,
+            None,
+            message,
+        );
+    }
+    let listed = report.identical.listed.len();
+    findings.add_uncounted(Severity::Repairable, report.identical.count, listed);
+}
+
+/// Exceptions past the end. Where the size is ours they are the trace of an interrupted shrink, in a bare store only worth a note.
+fn check_end(
+    closed: &Closed,
+    geometry: Geometry,
+    size: Option<u64>,
+    origin_size: Option<u64>,
+    findings: &mut Findings,
+) {
+    let severity = if size.is_some() {
+        Severity::Repairable
+    } else {
+        Severity::Note
+    };
+    let Some(size) = size.or(origin_size) else {
+        return;
+    };
+    let end = geometry.chunk_size().count_for(size);
+    let past: u64 = closed
+        .table
+        .iter()
+        .filter(|run| run.old.0 + run.len > end)
+        .map(|run| run.old.0 + run.len - run.old.0.max(end))
+        .sum();
+    let past = past + closed.strays;
+    if past > 0 {
+        let message = format!("{past} exceptions lie past the end of the disk at {size} bytes");
+        findings.add(severity, FindingKind::PastEnd, None, message);
+    }
+}

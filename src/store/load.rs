@@ -1,0 +1,274 @@
+//! Loading a store: header, descriptor, then metadata areas up to the terminator (the kernel's `read_metadata`).
+//!
+//! The host reads what [`Loader::next_plan`] asks for. Areas are read several at a time, more of them as the log turns out longer;
+//! an area of a huge chunk is read in pieces, so that memory follows the number of exceptions and not the size of a chunk.
+
+use super::Store;
+use super::areas::{AreaReader, Scan};
+use super::chunk_set::ChunkSet;
+use super::log::Log;
+use super::plan::{Device, Plan, Purpose, Step};
+use super::records::Records;
+use super::state::OverflowMode;
+use super::table::ExceptionTable;
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::{DESCRIPTOR_SLOT_SIZE, Descriptor, Geometry, Header, HeaderState};
+use crate::units::ByteRange;
+
+/// How a store is loaded.
+#[derive(Clone, Debug, Default)]
+pub struct LoadOptions {
+    /// Size of the COW file or device in bytes.
+    pub cow_size: u64,
+    /// Whether the COW file can be made longer.
+    pub growable: bool,
+    /// Whether the store will be written.
+    pub writable: bool,
+    /// Size of the origin in bytes, from which a bare store takes its own.
+    pub origin_size: Option<u64>,
+    /// What a full device means.
+    pub overflow: OverflowMode,
+}
+
+/// What the first bytes of a store say.
+#[derive(Clone, Debug)]
+pub(crate) struct Preamble {
+    pub(crate) header: Header,
+    pub(crate) descriptor: Option<Descriptor>,
+    /// The descriptor slot that counts.
+    pub(crate) slot: usize,
+}
+
+/// Everything learned from the metadata areas.
+pub(crate) struct Loaded {
+    pub(crate) table: ExceptionTable,
+    pub(crate) log: Log,
+    pub(crate) next_free: u64,
+    pub(crate) holes: ChunkSet,
+    /// Records that repeat an earlier one, left by an interrupted drop.
+    pub(crate) repeated: u64,
+    /// Exceptions for old chunks that no disk can have. They are in no table.
+    pub(crate) strays: u64,
+}
+
+/// Reads the preamble: two plans at the most.
+pub(crate) struct PreambleReader {
+    cow_size: u64,
+    header: Option<Header>,
+    done: Option<Preamble>,
+    /// What is wrong with the descriptor, for a check that goes on nevertheless.
+    complaint: Option<Error>,
+    tolerant: bool,
+}
+
+const PROBE_BYTES: u64 = 4096;
+
+impl PreambleReader {
+    pub(crate) fn new(cow_size: u64) -> PreambleReader {
+        PreambleReader {
+            cow_size,
+            header: None,
+            done: None,
+            complaint: None,
+            tolerant: false,
+        }
+    }
+
+    /// A reader that goes on without a descriptor if that is damaged.
+    pub(crate) fn tolerant(cow_size: u64) -> PreambleReader {
+        PreambleReader {
+            tolerant: true,
+            ..PreambleReader::new(cow_size)
+        }
+    }
+
+    pub(crate) fn take_complaint(&mut self) -> Option<Error> {
+        self.complaint.take()
+    }
+
+    pub(crate) fn next_steps(&self) -> Option<Vec<Step>> {
+        if self.done.is_some() {
+            return None;
+        }
+        let Some(header) = &self.header else {
+            let range = ByteRange::new(0, PROBE_BYTES.min(self.cow_size));
+            return Some(vec![Step::Read {
+                device: Device::Cow,
+                range,
+            }]);
+        };
+        let slots = Descriptor::slot_offsets(header.chunk_size)
+            .into_iter()
+            .flatten();
+        let reads = slots.map(|offset| Step::Read {
+            device: Device::Cow,
+            range: ByteRange::new(offset, DESCRIPTOR_SLOT_SIZE as u64),
+        });
+        Some(reads.collect())
+    }
+
+    pub(crate) fn feed(&mut self, reads: &[(ByteRange, &[u8])]) -> Result<()> {
+        let Some(header) = self.header else {
+            let bytes = reads.first().map_or(&[][..], |(_, bytes)| bytes);
+            let header = match Header::decode(bytes)? {
+                HeaderState::Store(header) => header,
+                HeaderState::Blank => return Err(blank()),
+            };
+            let slots = Descriptor::slot_offsets(header.chunk_size);
+            let last = slots.map_or(u64::MAX, |[_, last]| last + DESCRIPTOR_SLOT_SIZE as u64);
+            if last > self.cow_size {
+                self.done = Some(Preamble {
+                    header,
+                    descriptor: None,
+                    slot: 0,
+                });
+            }
+            self.header = Some(header);
+            return Ok(());
+        };
+        if let [(_, first), (_, second)] = reads {
+            let found = Descriptor::choose(first, second);
+            let found = match found {
+                // Whoever invalidated the store may have torn the descriptor; the header's word is the one that matters.
+                Err(_) if !header.is_valid() => None,
+                Err(error) if self.tolerant => {
+                    self.complaint = Some(error);
+                    None
+                }
+                other => other?,
+            };
+            let (slot, descriptor) = match found {
+                Some((slot, descriptor)) => (slot, Some(descriptor)),
+                None => (0, None),
+            };
+            self.done = Some(Preamble {
+                header,
+                descriptor,
+                slot,
+            });
+        }
+        Ok(())
+    }
+
+    pub(crate) fn preamble(&self) -> Option<&Preamble> {
+        self.done.as_ref()
+    }
+}
+
+/// Turns the bytes of a COW file into a [`Store`].
+pub struct Loader {
+    options: LoadOptions,
+    preamble: PreambleReader,
+    areas: Option<AreaReader>,
+    records: Records,
+    plans: u64,
+}
+
+impl Loader {
+    /// Begins. No bytes have been looked at yet.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidFormat`] if the file is too short to hold a header.
+    pub fn new(options: LoadOptions) -> Result<Loader> {
+        check_size(options.cow_size)?;
+        let preamble = PreambleReader::new(options.cow_size);
+        Ok(Loader {
+            options,
+            preamble,
+            areas: None,
+            records: Records::default(),
+            plans: 0,
+        })
+    }
+
+    /// The next reads, or `None` when everything is known.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Corrupt`] if the next metadata area would lie outside the file.
+    pub fn next_plan(&mut self) -> Result<Option<Plan>> {
+        let steps = match (self.preamble.next_steps(), &mut self.areas) {
+            (Some(steps), _) => Some(steps),
+            (None, Some(areas)) => areas.next_steps()?,
+            (None, None) => None,
+        };
+        self.plans += 1;
+        Ok(steps.map(|steps| Plan::new(self.plans, Purpose::ReadMetadata, steps)))
+    }
+
+    /// Takes in what was read.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidFormat`], [`ErrorKind::Unsupported`] or [`ErrorKind::Corrupt`], with what was found and expected.
+    pub fn finish_plan(&mut self, plan: Plan) -> Result<()> {
+        let reads = plan.reads()?;
+        if let Some(areas) = &mut self.areas {
+            let records = &mut self.records;
+            return areas.feed(&reads, &mut |index, record| records.push(index, record));
+        }
+        self.preamble.feed(&reads)?;
+        if let Some(preamble) = self.preamble.preamble()
+            && preamble.header.is_valid()
+        {
+            let geometry = Geometry::new(preamble.header.chunk_size);
+            let scan = Scan {
+                geometry,
+                cow_size: self.options.cow_size,
+            };
+            self.areas = Some(AreaReader::new(scan, self.options.writable));
+            self.records = Records::new(scan);
+        }
+        Ok(())
+    }
+
+    /// The store, when [`Loader::next_plan`] has returned `None`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Corrupt`] if exceptions contradict each other.
+    pub fn finish(self) -> Result<Store> {
+        let Some(preamble) = self.preamble.preamble().cloned() else {
+            return Err(Error::new(
+                ErrorKind::InvalidArgument,
+                "the header was not read yet",
+            ));
+        };
+        let Some(areas) = self.areas else {
+            return Store::invalid(&self.options, preamble);
+        };
+        let end = areas.end().ok_or_else(|| {
+            Error::new(
+                ErrorKind::InvalidArgument,
+                "the metadata areas were not read yet",
+            )
+        })?;
+        let log = Log::new(
+            Geometry::new(preamble.header.chunk_size),
+            end.len,
+            end.tail,
+            end.stale,
+        );
+        let closed = self.records.close();
+        closed.check()?;
+        let loaded = Loaded {
+            table: closed.table,
+            log,
+            next_free: closed.next_free,
+            holes: closed.holes,
+            repeated: closed.report.identical.count,
+            strays: closed.strays,
+        };
+        Store::from_loaded(&self.options, preamble, loaded)
+    }
+}
+
+pub(crate) fn check_size(cow_size: u64) -> Result<()> {
+    if cow_size < 512 {
+        let message = format!("{cow_size} bytes are too few for a header of 512");
+        return Err(Error::new(ErrorKind::InvalidFormat, message));
+    }
+    Ok(())
+}
+
+fn blank() -> Error {
+    let message = "the header is blank: the file holds no store yet, a kernel would make one here";
+    Error::new(ErrorKind::InvalidFormat, message).with_offset(0)
+}

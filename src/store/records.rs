@@ -1,0 +1,152 @@
+//! Records on their way into the table: checked one by one, then put together.
+
+use super::areas::Scan;
+use super::chunk_set::ChunkSet;
+use super::table::{
+    BuildReport, Conflict, ExceptionTable, MAX_OLD_CHUNK, SharedChunk, TableBuilder,
+};
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::Exception;
+use crate::units::CowChunk;
+
+/// Checks records as they come and collects them.
+#[derive(Default)]
+pub(crate) struct Records {
+    scan: Option<Scan>,
+    builder: TableBuilder,
+    /// The data chunks around the last new chunk, all of them legal.
+    window: (u64, u64),
+    /// The data chunk behind the last new chunk.
+    expected: u64,
+    highest_end: u64,
+    holes: ChunkSet,
+    ascending: bool,
+    /// New chunks of exceptions for old chunks that no disk can have.
+    strays: Vec<u64>,
+}
+
+impl Records {
+    pub(crate) fn new(scan: Scan) -> Records {
+        Records {
+            scan: Some(scan),
+            expected: 2,
+            ascending: true,
+            ..Records::default()
+        }
+    }
+
+    pub(crate) fn push(&mut self, index: u64, record: Exception) -> Result<()> {
+        let new = record.new.0;
+        if new < self.window.0 || new >= self.window.1 {
+            let Some(scan) = self.scan else { return Ok(()) };
+            self.window = scan.data_window(index, record)?;
+        }
+        if new != self.expected {
+            self.out_of_order(new);
+        }
+        self.expected = new + 1;
+        if self.expected == self.window.1 {
+            self.expected += 1;
+        }
+        self.highest_end = self.highest_end.max(new + 1);
+        if record.old.0 <= MAX_OLD_CHUNK {
+            self.builder.push(record.old, record.new);
+        } else {
+            self.strays.push(new);
+        }
+        Ok(())
+    }
+
+    #[cold]
+    fn out_of_order(&mut self, new: u64) {
+        if new < self.expected {
+            self.ascending = false;
+        } else if self.ascending {
+            self.holes
+                .insert(CowChunk(self.expected), new - self.expected);
+        }
+    }
+
+    pub(crate) fn close(self) -> Closed {
+        let (table, report) = self.builder.finish();
+        let next_free = match self.scan {
+            Some(scan) => scan.geometry.skip_area(CowChunk(self.highest_end.max(2))).0,
+            None => 2,
+        };
+        let holes = match self.ascending {
+            true => self.holes,
+            false => holes_below(&table, &self.strays, next_free),
+        };
+        Closed {
+            table,
+            report,
+            next_free,
+            holes,
+            strays: self.strays.len() as u64,
+        }
+    }
+}
+
+/// All records, put together.
+pub(crate) struct Closed {
+    pub(crate) table: ExceptionTable,
+    pub(crate) report: BuildReport,
+    pub(crate) next_free: u64,
+    pub(crate) holes: ChunkSet,
+    pub(crate) strays: u64,
+}
+
+impl Closed {
+    /// Refuses exceptions that contradict each other.
+    pub(crate) fn check(&self) -> Result<()> {
+        if let Some(conflict) = self.report.conflicts.listed.first() {
+            let message = format!(
+                "{} ({} in all)",
+                conflict_text(conflict),
+                self.report.conflicts.count
+            );
+            return Err(Error::new(ErrorKind::Corrupt, message));
+        }
+        if let Some(shared) = self.report.shared.listed.first() {
+            let message = format!(
+                "{} ({} in all)",
+                shared_text(shared),
+                self.report.shared.count
+            );
+            return Err(Error::new(ErrorKind::Corrupt, message));
+        }
+        Ok(())
+    }
+}
+
+pub(crate) fn conflict_text(conflict: &Conflict) -> String {
+    let Conflict { old, kept, ignored } = conflict;
+    format!("chunk {old} has two exceptions, to COW chunks {kept} and {ignored}")
+}
+
+pub(crate) fn shared_text(shared: &SharedChunk) -> String {
+    let [first, second] = shared.olds;
+    format!(
+        "COW chunk {} belongs to two exceptions, of chunks {first} and {second}",
+        shared.new
+    )
+}
+
+/// What no exception uses below `next_free`. Metadata areas may be among it.
+fn holes_below(table: &ExceptionTable, strays: &[u64], next_free: u64) -> ChunkSet {
+    let mut used: Vec<(u64, u64)> = table.iter().map(|run| (run.new.0, run.len)).collect();
+    used.extend(strays.iter().map(|&new| (new, 1)));
+    used.sort_unstable();
+    let mut holes = ChunkSet::default();
+    let mut at = 2;
+    for (new, len) in used {
+        if new > at {
+            holes.insert(CowChunk(at), new - at);
+        }
+        at = at.max(new + len);
+    }
+    if next_free > at {
+        holes.insert(CowChunk(at), next_free - at);
+    }
+    holes
+}

@@ -1,0 +1,417 @@
+//! The store's state and what can be asked of it without changing it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::alloc::{Allocator, Reclaim, Reservation};
+use super::chunk_set::ChunkSet;
+use super::commit::PendingCommit;
+use super::job::Job;
+use super::load::{LoadOptions, Loaded, Preamble};
+use super::log::Log;
+use super::pins::Pins;
+use super::plan::{Plan, Purpose, Step};
+use super::state::{Extent, OverflowMode, State, Status, Target, Usage, WriteExtent, WriteTarget};
+use super::table::{ExceptionTable, Run};
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::{Descriptor, Geometry, Header};
+use crate::units::{ByteRange, ChunkSize, CowChunk, MAX_FILE_SIZE, OriginChunk, SECTOR_SIZE};
+
+/// A run of exceptions that is not on disk yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct RunInFlight {
+    pub(crate) old: u64,
+    pub(crate) new: u64,
+    pub(crate) count: u64,
+}
+
+/// The exception store of one layer: decides, does no I/O.
+///
+/// A host looks ranges up ([`Store::map`], [`Store::map_write`]), does the I/O itself, and runs the [`Plan`]s it is given. Calls that take
+/// `&self` may run at the same time; the host serialises the others. What a look-up returned stays good for as long as the host
+/// holds a pin that it took under the same lock ([`Store::pins`]).
+#[derive(Debug)]
+pub struct Store {
+    pub(crate) geometry: Geometry,
+    pub(crate) header: Header,
+    pub(crate) descriptor: Option<Descriptor>,
+    /// The descriptor slot that counts.
+    pub(crate) slot: usize,
+    pub(crate) writable: bool,
+    pub(crate) overflow: OverflowMode,
+    pub(crate) virtual_size: u64,
+    pub(crate) state: State,
+    /// Complete and committed exceptions.
+    pub(crate) table: ExceptionTable,
+    /// Exceptions in flight, by their first old chunk.
+    pub(crate) in_flight: BTreeMap<u64, RunInFlight>,
+    pub(crate) in_flight_chunks: u64,
+    /// Complete, not committed.
+    pub(crate) completed: Vec<RunInFlight>,
+    pub(crate) completed_chunks: u64,
+    pub(crate) log: Log,
+    pub(crate) alloc: Allocator,
+    pub(crate) pins: Arc<Pins>,
+    /// How often the pins' phase was flipped; freed chunks wait for two flips.
+    pub(crate) epoch: u64,
+    pub(crate) freed: ChunkSet,
+    pub(crate) draining: ChunkSet,
+    pub(crate) repeated: u64,
+    pub(crate) strays: u64,
+    pub(crate) reserve: Option<(u64, Reservation)>,
+    pub(crate) commit: Option<PendingCommit>,
+    pub(crate) reclaim: Option<(u64, Reclaim)>,
+    pub(crate) job: Option<Job>,
+    /// The job's plan that the host has.
+    pub(crate) job_plan: Option<u64>,
+    /// Old chunks that a merge is copying, sorted.
+    pub(crate) merging: Vec<u64>,
+    pub(crate) invalidation_due: bool,
+    next_plan: u64,
+}
+
+impl Store {
+    pub(crate) fn from_loaded(
+        options: &LoadOptions,
+        preamble: Preamble,
+        loaded: Loaded,
+    ) -> Result<Store> {
+        let geometry = Geometry::new(preamble.header.chunk_size);
+        let fill_holes = options.overflow == OverflowMode::NoSpace;
+        let mut alloc = Allocator::new(geometry, options.growable, fill_holes, options.cow_size);
+        alloc.set_loaded(loaded.next_free, loaded.holes);
+        let end = loaded
+            .table
+            .last_old()
+            .map_or(0, |old| old.0.saturating_add(1));
+        let end = end
+            .saturating_mul(geometry.chunk_size().bytes())
+            .min(MAX_FILE_SIZE / 512 * 512);
+        let virtual_size = match (&preamble.descriptor, options.origin_size) {
+            (Some(descriptor), _) => descriptor.virtual_size,
+            (None, Some(size)) => size,
+            (None, None) => end,
+        };
+        Ok(Store {
+            geometry,
+            header: preamble.header,
+            descriptor: preamble.descriptor,
+            slot: preamble.slot,
+            writable: options.writable,
+            overflow: options.overflow,
+            virtual_size,
+            state: State::Active,
+            table: loaded.table,
+            in_flight: BTreeMap::new(),
+            in_flight_chunks: 0,
+            completed: Vec::new(),
+            completed_chunks: 0,
+            log: loaded.log,
+            alloc,
+            pins: Arc::default(),
+            epoch: 0,
+            freed: ChunkSet::default(),
+            draining: ChunkSet::default(),
+            repeated: loaded.repeated,
+            strays: loaded.strays,
+            reserve: None,
+            commit: None,
+            reclaim: None,
+            job: None,
+            job_plan: None,
+            merging: Vec::new(),
+            invalidation_due: false,
+            next_plan: 1,
+        })
+    }
+
+    /// A store that says it is invalid: nothing of it but header and descriptor is looked at.
+    pub(crate) fn invalid(options: &LoadOptions, preamble: Preamble) -> Result<Store> {
+        let geometry = Geometry::new(preamble.header.chunk_size);
+        let loaded = Loaded {
+            table: ExceptionTable::default(),
+            log: Log::new(geometry, 0, Vec::new(), false),
+            next_free: 2,
+            holes: ChunkSet::default(),
+            repeated: 0,
+            strays: 0,
+        };
+        let mut store = Store::from_loaded(options, preamble, loaded)?;
+        store.state = State::Invalid;
+        Ok(store)
+    }
+
+    pub(crate) fn plan(&mut self, purpose: Purpose, steps: Vec<Step>) -> Plan {
+        let id = self.next_plan;
+        self.next_plan += 1;
+        Plan::new(id, purpose, steps)
+    }
+
+    /// Size of a chunk.
+    pub fn chunk_size(&self) -> ChunkSize {
+        self.geometry.chunk_size()
+    }
+
+    /// Where areas and data chunks lie.
+    pub fn geometry(&self) -> Geometry {
+        self.geometry
+    }
+
+    /// The header as it was found.
+    pub fn header(&self) -> Header {
+        self.header
+    }
+
+    /// The image descriptor; a bare store has none.
+    pub fn descriptor(&self) -> Option<&Descriptor> {
+        self.descriptor.as_ref()
+    }
+
+    /// Size of the disk that the layer shows, in bytes.
+    pub fn virtual_size(&self) -> u64 {
+        self.virtual_size
+    }
+
+    /// Size of the COW file in bytes, as far as the store knows.
+    pub fn cow_size(&self) -> u64 {
+        self.alloc.cow_size()
+    }
+
+    /// Tells that a COW device of fixed size has another size now. What is free on it is used at once.
+    pub fn set_cow_size(&mut self, size: u64) {
+        self.alloc.set_cow_size(size);
+    }
+
+    /// Whether the store was opened for writing.
+    pub fn is_writable(&self) -> bool {
+        self.writable
+    }
+
+    /// What can be done at the moment.
+    pub fn state(&self) -> State {
+        self.state
+    }
+
+    /// Number of exceptions that reads see.
+    pub fn exceptions(&self) -> u64 {
+        self.table.len()
+    }
+
+    /// Number of exceptions that reads see and that are not on disk yet.
+    pub fn pending(&self) -> u64 {
+        let handed_out = self.commit.as_ref().map_or(0, PendingCommit::count);
+        self.completed_chunks + handed_out
+    }
+
+    /// Whether so many exceptions wait for a commit that the host should make one now, to bound memory and loss.
+    pub fn should_commit(&self) -> bool {
+        self.completed_chunks >= super::commit::MAX_PENDING
+    }
+
+    /// Whether an interrupted operation of ours should be finished by [`Store::prepare_repair`] before writing: a record that stands
+    /// twice, or exceptions past the end of the disk.
+    pub fn wants_repair(&self) -> bool {
+        self.state == State::Active && (self.repeated > 0 || self.has_exceptions_past_end())
+    }
+
+    pub(crate) fn has_exceptions_past_end(&self) -> bool {
+        let end = self.chunk_size().count_for(self.virtual_size);
+        let past_end = self.table.last_old().is_some_and(|old| old.0 >= end);
+        self.descriptor.is_some() && (past_end || self.strays > 0)
+    }
+
+    /// The exceptions that reads see, in the order of old chunks: first old chunk, first new chunk, count.
+    pub fn runs(&self) -> impl Iterator<Item = (OriginChunk, CowChunk, u64)> + '_ {
+        self.table.iter().map(|run| (run.old, run.new, run.len))
+    }
+
+    /// Ranges of the COW file below next free that no exception uses, as first chunk and count. Metadata areas may be among them.
+    pub fn holes(&self) -> impl Iterator<Item = (CowChunk, u64)> + '_ {
+        self.alloc.holes()
+    }
+
+    /// Bytes of heap that the exceptions take.
+    pub fn heap_bytes(&self) -> usize {
+        self.table.heap_bytes() + self.completed.capacity() * size_of::<RunInFlight>()
+    }
+
+    /// The counters that keep what a look-up returned from being reused.
+    pub fn pins(&self) -> &Arc<Pins> {
+        &self.pins
+    }
+
+    /// The kernel's figures. Prepared exceptions count, as in the kernel.
+    pub fn usage(&self) -> Usage {
+        let sectors = self.chunk_size().sectors();
+        let records = self.log.len() + self.pending();
+        let (area, fill) = self.geometry.area_and_slot(records);
+        let allocated = match self.state {
+            State::Merging | State::MergeFailed => {
+                let chunk = self
+                    .geometry
+                    .area_chunk(area)
+                    .map_or(u64::MAX, |chunk| chunk.0);
+                chunk.saturating_add(fill + 1)
+            }
+            _ => self.alloc.next_free(),
+        };
+        Usage {
+            sectors_allocated: allocated.saturating_mul(sectors),
+            total_sectors: self.cow_size() / SECTOR_SIZE,
+            metadata_sectors: (area + 2) * sectors,
+        }
+    }
+
+    /// The kernel's status.
+    pub fn status(&self) -> Status {
+        match self.state {
+            State::Invalid => Status::Invalid,
+            State::MergeFailed => Status::MergeFailed,
+            State::Overflow => Status::Overflow,
+            State::Active | State::Merging | State::Failed => Status::Active(self.usage()),
+        }
+    }
+
+    /// Finds where the bytes at the start of `range` are read from, and how many of them lie there in one run.
+    ///
+    /// # Errors
+    /// [`ErrorKind::SnapshotInvalid`], or [`ErrorKind::OutOfBounds`] if `range` is empty or ends past the virtual size.
+    pub fn map(&self, range: ByteRange) -> Result<Extent> {
+        if self.state == State::Invalid {
+            return Err(self.invalid_error());
+        }
+        self.check_bounds(range)?;
+        let (run, skipped) = self.lookup(range);
+        let (target, chunks) = match run {
+            Run::Mapped { new, len } => (
+                Target::Cow {
+                    offset: self.cow_offset(new.0) + skipped,
+                },
+                len,
+            ),
+            Run::Unmapped { len } => (Target::Origin, len),
+        };
+        Ok(Extent {
+            target,
+            len: self.bytes_of_run(range, skipped, chunks),
+        })
+    }
+
+    /// Finds where the bytes at the start of `range` are written to, and how many of them go there in one run.
+    ///
+    /// # Errors
+    /// As [`Store::map`], and whatever forbids writing: [`ErrorKind::ReadOnly`], [`ErrorKind::Overflow`], [`ErrorKind::PreviousIo`].
+    pub fn map_write(&self, range: ByteRange) -> Result<WriteExtent> {
+        self.check_writable()?;
+        self.check_bounds(range)?;
+        let first = self.chunk_size().index_of(range.start);
+        let (run, skipped) = self.lookup(range);
+        let (target, chunks) = match run {
+            Run::Mapped { new, len } => match self.unmerged_run(first, len) {
+                0 => (WriteTarget::Wait, 1),
+                len => (
+                    WriteTarget::Cow {
+                        offset: self.cow_offset(new.0) + skipped,
+                    },
+                    len,
+                ),
+            },
+            Run::Unmapped { len } => match (self.idle_run(first, len), self.state) {
+                (0, _) => (WriteTarget::Wait, 1),
+                (len, State::Merging | State::MergeFailed) => (WriteTarget::Origin, len),
+                (len, _) => (WriteTarget::Unmapped, len),
+            },
+        };
+        Ok(WriteExtent {
+            target,
+            len: self.bytes_of_run(range, skipped, chunks),
+        })
+    }
+
+    /// The run at the start of `range`, and how many bytes of its first chunk lie before `range`.
+    fn lookup(&self, range: ByteRange) -> (Run, u64) {
+        let chunk = self.chunk_size();
+        let first = chunk.index_of(range.start);
+        let chunks = chunk.index_of(range.end() - 1) - first + 1;
+        let run = self.table.lookup_run(OriginChunk(first), chunks);
+        (run, chunk.offset_in_chunk(range.start))
+    }
+
+    fn bytes_of_run(&self, range: ByteRange, skipped: u64, chunks: u64) -> u64 {
+        let bytes = chunks.saturating_mul(self.chunk_size().bytes());
+        bytes.saturating_sub(skipped).min(range.len)
+    }
+
+    /// Mapped chunks were checked to lie inside the file when they were loaded or allocated.
+    fn cow_offset(&self, new: u64) -> u64 {
+        new << self.chunk_size().shift()
+    }
+
+    /// How many of `len` unmapped chunks from `first` on are not in flight.
+    pub(crate) fn idle_run(&self, first: u64, len: u64) -> u64 {
+        if let Some((_, run)) = self.in_flight.range(..=first).next_back()
+            && run.old + run.count > first
+        {
+            return 0;
+        }
+        match self.in_flight.range(first..).next() {
+            Some((&old, _)) => len.min(old - first),
+            None => len,
+        }
+    }
+
+    /// How many of `len` mapped chunks from `first` on no merge is copying.
+    fn unmerged_run(&self, first: u64, len: u64) -> u64 {
+        if self.merging.is_empty() {
+            return len;
+        }
+        let index = self.merging.partition_point(|&old| old < first);
+        match self.merging.get(index) {
+            Some(&old) => len.min(old - first),
+            None => len,
+        }
+    }
+
+    pub(crate) fn check_bounds(&self, range: ByteRange) -> Result<()> {
+        let inside = range
+            .start
+            .checked_add(range.len)
+            .is_some_and(|end| end <= self.virtual_size);
+        if inside && range.len > 0 {
+            return Ok(());
+        }
+        let message = format!(
+            "{range} are not inside a disk of {} bytes",
+            self.virtual_size
+        );
+        Err(Error::new(ErrorKind::OutOfBounds, message))
+    }
+
+    pub(crate) fn check_writable(&self) -> Result<()> {
+        match self.state {
+            State::Active | State::Merging | State::MergeFailed if self.writable => Ok(()),
+            State::Invalid => Err(self.invalid_error()),
+            State::Overflow => Err(Error::new(
+                ErrorKind::Overflow,
+                "the store is full and in mode PO: it takes no write until it is opened again",
+            )),
+            State::Failed => Err(Error::new(
+                ErrorKind::PreviousIo,
+                "a flush or a metadata write failed: open the image again to write",
+            )),
+            _ => Err(Error::new(
+                ErrorKind::ReadOnly,
+                "the image was opened read-only",
+            )),
+        }
+    }
+
+    pub(crate) fn invalid_error(&self) -> Error {
+        Error::new(
+            ErrorKind::SnapshotInvalid,
+            "the header says so: a kernel or a tool gave the snapshot up, after it had run full or an I/O error; \
+             what was written since is missing from it",
+        )
+        .with_offset(4)
+    }
+}
