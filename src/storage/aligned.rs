@@ -54,10 +54,11 @@ impl Alignment {
 
     fn fits<'a>(self, offset: u64, mut bufs: impl Iterator<Item = &'a [u8]>) -> bool {
         self.is_block_aligned(offset)
-            && bufs.all(|buf| {
-                (buf.as_ptr() as usize as u64) & (self.memory - 1) == 0
-                    && self.is_block_aligned(buf.len() as u64)
-            })
+            && bufs.all(|buf| self.fits_memory(buf) && self.is_block_aligned(buf.len() as u64))
+    }
+
+    fn fits_memory(self, buf: &[u8]) -> bool {
+        (buf.as_ptr() as usize as u64) & (self.memory - 1) == 0
     }
 }
 
@@ -174,7 +175,7 @@ impl AlignedIo {
         Ok(usable)
     }
 
-    /// Reads aligned blocks until the buffer is full or the storage ends; returns how many bytes there were.
+    /// Reads aligned blocks until the aligned buffer is full or the storage ends; returns how many bytes there were.
     fn fill<T: Transport + ?Sized>(
         &self,
         transport: &T,
@@ -185,9 +186,20 @@ impl AlignedIo {
         while got < buf.len() {
             let at = start + got as u64;
             let rest = &mut buf[got..];
-            let wanted = rest.len();
-            let mut slices = [IoSliceMut::new(rest)];
-            let moved = attempt("read", at, wanted, || transport.read_some(&mut slices, at))?;
+            let read = |target: &mut [u8]| {
+                let wanted = target.len();
+                let mut slices = [IoSliceMut::new(target)];
+                attempt("read", at, wanted, || transport.read_some(&mut slices, at))
+            };
+            let moved = if self.alignment.fits_memory(rest) {
+                read(rest)?
+            } else {
+                // A short read stopped where no transfer into memory may start.
+                let mut spare = Bounce::new(rest.len() as u64, self.alignment);
+                let moved = read(spare.bytes())?;
+                rest[..moved].copy_from_slice(&spare.bytes()[..moved]);
+                moved
+            };
             got += moved;
             // Only the end of the storage cuts a block.
             if moved == 0 || !self.alignment.is_block_aligned(got as u64) {
@@ -320,25 +332,29 @@ impl AlignedIo {
         Ok(len as usize)
     }
 
-    /// Writes an aligned buffer of whole blocks.
+    /// Writes an aligned buffer of whole blocks, and may move its content about.
     fn write_blocks<T: Transport + ?Sized>(
         &self,
         transport: &T,
-        buf: &[u8],
-        start: u64,
+        mut buf: &mut [u8],
+        mut at: u64,
     ) -> Result<()> {
-        let mut done = 0;
-        while done < buf.len() {
-            let at = start + done as u64;
-            let rest = &buf[done..];
-            let moved = attempt("write", at, rest.len(), || {
-                transport.write_some(&[IoSlice::new(rest)], at)
+        while !buf.is_empty() {
+            let moved = attempt("write", at, buf.len(), || {
+                transport.write_some(&[IoSlice::new(buf)], at)
             })?;
             let moved = self.alignment.down(moved as u64) as usize;
             if moved == 0 {
                 return Err(transfer::no_progress(at));
             }
-            done += moved;
+            at += moved as u64;
+            if self.alignment.fits_memory(&buf[moved..]) {
+                buf = &mut buf[moved..];
+            } else {
+                let left = buf.len() - moved;
+                buf.copy_within(moved.., 0);
+                buf = &mut buf[..left];
+            }
         }
         Ok(())
     }

@@ -73,8 +73,15 @@ impl MemoryStorage {
         MemoryStorage::of(contents, true)
     }
 
-    pub(super) fn from_pages(pages: Pages, size: u64) -> MemoryStorage {
-        MemoryStorage::of(Contents { pages, size }, true)
+    #[cfg(any(test, feature = "test-util"))]
+    pub(super) fn from_pages(pages: Pages, size: u64, growable: bool) -> MemoryStorage {
+        MemoryStorage::of(Contents { pages, size }, growable)
+    }
+
+    #[cfg(any(test, feature = "test-util"))]
+    pub(super) fn share(&self) -> (Pages, u64) {
+        let contents = self.contents();
+        (contents.pages.clone(), contents.size)
     }
 
     fn of(contents: Contents, growable: bool) -> MemoryStorage {

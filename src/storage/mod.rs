@@ -1,12 +1,16 @@
 //! Where bytes live: files, block devices, memory, host callbacks. Knows no snapshot format.
 
 mod aligned;
+mod callback;
 mod file;
 mod memory;
 mod pages;
 mod range_locks;
 mod transfer;
 mod zeros;
+
+#[cfg(any(test, feature = "test-util"))]
+pub mod testing;
 
 use std::fmt::Debug;
 use std::io::{IoSlice, IoSliceMut};
@@ -15,6 +19,7 @@ use std::sync::Arc;
 use crate::error::Result;
 use crate::units::ByteRange;
 
+pub use callback::{CallbackStorage, HostAlignment, HostCallbacks};
 pub use file::{FileOptions, FileStorage};
 pub use memory::MemoryStorage;
 
@@ -105,6 +110,12 @@ pub trait Storage: Send + Sync + Debug {
     /// Identity of the underlying file (device, inode), for detecting chains that contain themselves.
     fn file_id(&self) -> Option<(u64, u64)> {
         None
+    }
+
+    /// Whether the calling thread is inside a callback of this storage's host. Whoever waits for this storage then would wait for
+    /// itself.
+    fn in_callback(&self) -> bool {
+        false
     }
 
     /// The open descriptor, for copies by the operating system.

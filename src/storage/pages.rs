@@ -80,12 +80,17 @@ impl Pages {
         }
     }
 
-    /// Fills what exists of a range of less than two pages.
-    fn fill(&mut self, range: ByteRange, byte: u8) {
-        for piece in pieces(range.start, range.len as usize) {
-            if let Some(page) = self.0.get_mut(&piece.page) {
-                Arc::make_mut(page)[piece.start..][..piece.len].fill(byte);
-            }
+    /// Fills what exists of a range.
+    pub(super) fn fill(&mut self, range: ByteRange, byte: u8) {
+        if range.is_empty() {
+            return;
+        }
+        let size = PAGE as u64;
+        let pages = range.start / size..=(range.end() - 1) / size;
+        for (&page, bytes) in self.0.range_mut(pages) {
+            let first = range.start.saturating_sub(page * size) as usize;
+            let end = (range.end() - page * size).min(size) as usize;
+            Arc::make_mut(bytes)[first..end].fill(byte);
         }
     }
 

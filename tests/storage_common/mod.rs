@@ -3,6 +3,7 @@
 
 pub(crate) mod battery;
 pub(crate) mod devices;
+pub(crate) mod host;
 
 /// Bytes that differ from place to place and from `seed` to `seed`.
 pub(crate) fn pattern(seed: u8, len: usize) -> Vec<u8> {
