@@ -18,7 +18,9 @@ pub(crate) fn sector(seed: u16, number: u64) -> [u8; SECTOR] {
 
 /// Sectors `first..first + count`.
 pub(crate) fn sectors(seed: u16, first: u64, count: u64) -> Vec<u8> {
-    (first..first + count)
-        .flat_map(|number| sector(seed, number))
-        .collect()
+    let mut bytes = Vec::new();
+    for number in first..first + count {
+        bytes.extend_from_slice(&sector(seed, number));
+    }
+    bytes
 }

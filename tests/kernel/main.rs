@@ -6,13 +6,18 @@
 
 #![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
+#[path = "../common/golden.rs"]
+mod golden;
 mod initrd;
 #[path = "../common/pattern.rs"]
 mod pattern;
 #[path = "../common/reference.rs"]
 mod reference;
+mod regenerate;
 mod report;
 mod scenario;
+mod shapes;
+mod stores;
 mod vm;
 
 use std::fs;
@@ -116,4 +121,56 @@ fn failed_commands_and_crashes_are_reported_with_their_logs() {
     ] {
         assert!(failure.contains(part), "{part:?} is missing in:\n{failure}");
     }
+}
+
+#[test]
+fn the_reference_reader_agrees_with_the_kernel() {
+    for store in stores::kernel_made() {
+        let (origin, cow) = (
+            fs::read(&store.origin).unwrap(),
+            fs::read(&store.cow).unwrap(),
+        );
+        let reference = Reference::load(&cow).unwrap();
+        let view = reference.view(&origin, &cow).ok().map(|view| sha256(&view));
+        assert_eq!(view, store.view, "{}", store.name);
+        assert_eq!(reference.status(), store.status, "{}", store.name);
+        assert_eq!(reference.chunk, u64::from(store.chunk), "{}", store.name);
+    }
+}
+
+/// The golden files are what the scripts make, today's kernel included.
+#[test]
+fn golden_files_are_up_to_date() {
+    let golden = golden::all();
+    let names: Vec<&str> = golden.iter().map(|golden| golden.name.as_str()).collect();
+    let made: Vec<&str> = stores::kernel_made()
+        .iter()
+        .map(|made| made.name.as_str())
+        .collect();
+    assert_eq!(
+        names, made,
+        "regenerate the golden files: tests/golden/README.md says how"
+    );
+    for (golden, made) in golden.iter().zip(stores::kernel_made()) {
+        let name = &golden.name;
+        assert_eq!(golden.view, made.view, "{name}");
+        assert_eq!(golden.status, made.status, "{name}");
+        assert_eq!(golden.live_status, made.live_status, "{name}");
+        assert!(
+            golden.origin == fs::read(&made.origin).unwrap(),
+            "origin of {name} differs"
+        );
+        let records = |cow: &[u8]| Reference::load(cow).unwrap().records;
+        assert_eq!(
+            records(&golden.cow),
+            records(&fs::read(&made.cow).unwrap()),
+            "{name}"
+        );
+    }
+}
+
+#[test]
+#[ignore = "writes tests/golden"]
+fn regenerate_golden_files() {
+    regenerate::write(&golden::directory(), stores::kernel_made());
 }

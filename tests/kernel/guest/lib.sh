@@ -87,13 +87,45 @@ fill() {
 }
 
 # write_direct DEVICE SECTOR COUNT SOURCE SOURCE_SECTOR
+# The count is in bytes, because dd aligns its buffer for direct I/O only if a block is a page or
+# more, and falls back to whole buffered pages otherwise.
 write_direct() {
-    dd if="$4" of=/tmp/write bs=512 skip="$5" count="$3" 2> /dev/null
-    dd if=/tmp/write of="$(dev "$1")" bs=$(($3 * 512)) count=1 seek=$(($2 * 512)) \
-        oflag=direct,seek_bytes conv=notrunc
+    local length=$(($3 * 512))
+    dd if="$4" of="$(dev "$1")" bs=$((length < 4096 ? 4096 : length)) count=$length \
+        skip=$(($5 * 512)) seek=$(($2 * 512)) \
+        iflag=skip_bytes,count_bytes oflag=direct,seek_bytes conv=notrunc
 }
 
 discard() { blkdiscard -o $(($2 * 512)) -l $(($3 * 512)) "$(dev "$1")"; }
 
+# A device like ORIGIN, except that COUNT sectors from SECTOR on cannot be read or written.
+# with_bad_sectors NAME ORIGIN SECTOR COUNT
+with_bad_sectors() {
+    local size after=$(($3 + $4))
+    size=$(sectors "$2")
+    create "$1" "0 $3 linear $(dev "$2") 0
+$3 $4 error
+$after $((size - after)) linear $(dev "$2") $after"
+}
+
 # fails COMMAND...: for what must not work.
 fails() { if "$@"; then echo "worked, but must fail: $*" >&2; return 1; fi; }
+
+# leave NAME: tells the live status (and content) of snapshot NAME, and detaches it.
+leave() {
+    field "$1.live_status" "$(status "$1")"
+    case $(status "$1") in Invalid) ;; *) field "$1.live_view" "$(hash "$1")" ;; esac
+    detach "$1"
+}
+
+# examine NAME ORIGIN COW CHUNK: tells status and content of the store when loaded afresh.
+examine() {
+    snapshot examined "$2" "$3" P "$4"
+    field "$1.status" "$(status examined)"
+    if content examined > /dev/null 2>&1; then
+        field "$1.view" "$(hash examined)"
+    else
+        field "$1.view" unreadable
+    fi
+    detach examined
+}
