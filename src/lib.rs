@@ -14,3 +14,8 @@ pub use image::{
     check_storage, inspect, inspect_storage,
 };
 pub use units::{ByteRange, ChunkSize, CowChunk, OriginChunk};
+
+/// The Rust examples of the README, compiled as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

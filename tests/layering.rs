@@ -1,0 +1,198 @@
+//! Guards the architecture: which module may use which, where `unsafe` may stand, how exported functions are made.
+//!
+//! The layers are drawn in docs/design.md. The compiler cannot check them, since all of them are one crate. So this test reads the
+//! source: it resolves every path that starts with `crate` or `super` to the top-level module it names and compares that with a
+//! list. Comments and strings are removed first. Tests inside the source files obey the same rules.
+
+mod source;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use source::{Token, modules_named, tokens};
+
+/// Top-level module, and those it may use.
+const ALLOWED: &[(&str, &[&str])] = &[
+    ("error", &[]),
+    ("units", &["error"]),
+    ("format", &["units", "error"]),
+    ("storage", &["units", "error"]),
+    ("store", &["format", "units", "error"]),
+    ("image", &["store", "storage", "format", "units", "error"]),
+    (
+        "ffi",
+        &["image", "store", "storage", "format", "units", "error"],
+    ),
+];
+
+/// Modules that promise the compiler to hold no unsafe code.
+const FORBID_UNSAFE: &[&str] = &["format", "store", "image"];
+
+/// Where unsafe code may stand: system calls, and the C boundary.
+const UNSAFE_HERE: &[&str] = &["storage/file", "ffi/"];
+
+/// Words that would be a second name for a thing that has one.
+const OTHER_NAMES: &[&str] = &["overlay", "delta", "cluster"];
+
+const MAX_LINES: usize = 600;
+
+struct SourceFile {
+    /// Relative to src/.
+    path: String,
+    text: String,
+}
+
+impl SourceFile {
+    /// The module path, from the crate's root: `["store", "merge"]`.
+    fn module(&self) -> Vec<String> {
+        let stem = self.path.trim_end_matches(".rs");
+        let stem = stem.strip_suffix("/mod").unwrap_or(stem);
+        stem.split('/').map(str::to_owned).collect()
+    }
+
+    fn is_in(&self, top: &str) -> bool {
+        self.module().first().is_some_and(|first| first == top)
+    }
+}
+
+fn collect(dir: &Path, root: &Path, files: &mut Vec<SourceFile>) {
+    let mut entries: Vec<PathBuf> = fs::read_dir(dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    entries.sort();
+    for path in entries {
+        if path.is_dir() {
+            collect(&path, root, files);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let relative = path
+                .strip_prefix(root)
+                .unwrap()
+                .to_str()
+                .unwrap()
+                .to_owned();
+            files.push(SourceFile {
+                path: relative,
+                text: fs::read_to_string(&path).unwrap(),
+            });
+        }
+    }
+}
+
+fn source_files() -> Vec<SourceFile> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    collect(&root, &root, &mut files);
+    assert!(
+        files.len() > 10,
+        "the source was not found below {}",
+        root.display()
+    );
+    files
+}
+
+fn report(violations: &[String]) {
+    assert!(violations.is_empty(), "\n{}\n", violations.join("\n"));
+}
+
+#[test]
+fn test_modules_use_only_what_lies_below_them() {
+    let mut violations = Vec::new();
+    for file in source_files() {
+        let module = file.module();
+        let top = module[0].as_str();
+        // lib.rs re-exports from all layers; the tool is another crate and sees only what is public.
+        if top == "lib" || top == "bin" {
+            continue;
+        }
+        let Some((_, allowed)) = ALLOWED.iter().find(|(name, _)| *name == top) else {
+            violations.push(format!(
+                "src/{}: module {top} has no place among the layers",
+                file.path
+            ));
+            continue;
+        };
+        for (line, used) in modules_named(&file.text, &module) {
+            if used != top && !allowed.contains(&used.as_str()) {
+                let path = &file.path;
+                violations.push(format!("src/{path}:{line}: {top} must not use `{used}`"));
+            }
+        }
+    }
+    report(&violations);
+}
+
+#[test]
+fn test_the_tool_has_no_way_round_the_public_api() {
+    let mut violations = Vec::new();
+    for file in source_files().iter().filter(|file| file.is_in("bin")) {
+        for (line, token) in tokens(&file.text) {
+            if token == Token::Word("include".to_owned()) {
+                violations.push(format!("src/{}:{line}: source from elsewhere", file.path));
+            }
+        }
+        if file.text.contains("#[path") {
+            violations.push(format!("src/{}: source from elsewhere", file.path));
+        }
+    }
+    report(&violations);
+}
+
+#[test]
+fn test_unsafe_code_stands_only_at_the_borders() {
+    let mut violations = Vec::new();
+    for file in source_files() {
+        if UNSAFE_HERE
+            .iter()
+            .any(|prefix| file.path.starts_with(prefix))
+        {
+            continue;
+        }
+        for (line, token) in tokens(&file.text) {
+            if token == Token::Word("unsafe".to_owned()) {
+                violations.push(format!("src/{}:{line}: unsafe code", file.path));
+            }
+        }
+    }
+    for module in FORBID_UNSAFE {
+        let path = format!("{module}/mod.rs");
+        let file = source_files()
+            .into_iter()
+            .find(|file| file.path == path)
+            .unwrap();
+        if !file.text.contains("#![forbid(unsafe_code)]") {
+            violations.push(format!("src/{path}: lacks #![forbid(unsafe_code)]"));
+        }
+    }
+    report(&violations);
+}
+
+#[test]
+fn test_files_are_of_a_size_one_can_read() {
+    let mut violations = Vec::new();
+    for file in source_files() {
+        let lines = file.text.lines().count();
+        if lines > MAX_LINES {
+            violations.push(format!(
+                "src/{}: {lines} lines, at most {MAX_LINES}",
+                file.path
+            ));
+        }
+    }
+    report(&violations);
+}
+
+#[test]
+fn test_one_thing_has_one_name() {
+    let mut violations = Vec::new();
+    for file in source_files().iter().filter(|file| !file.is_in("bin")) {
+        for (line, token) in tokens(&file.text) {
+            let Token::Word(word) = token else { continue };
+            let lower = word.to_lowercase();
+            if OTHER_NAMES.iter().any(|other| lower.contains(other)) {
+                violations.push(format!("src/{}:{line}: `{word}`", file.path));
+            }
+        }
+    }
+    report(&violations);
+}
