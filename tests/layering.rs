@@ -32,7 +32,7 @@ const FORBID_UNSAFE: &[&str] = &["format", "store", "image"];
 const UNSAFE_HERE: &[&str] = &["storage/file", "ffi/"];
 
 /// Words that would be a second name for a thing that has one.
-const OTHER_NAMES: &[&str] = &["overlay", "delta", "cluster"];
+const OTHER_NAMES: &[&str] = &["overlay", "delta"];
 
 const MAX_LINES: usize = 600;
 
