@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Token {
+pub(crate) enum Token {
     /// An identifier, keyword or number.
     Word(String),
     /// `::`
@@ -13,7 +13,7 @@ pub enum Token {
 }
 
 /// The tokens of `text` with their line numbers; comments, strings and characters left out.
-pub fn tokens(text: &str) -> Vec<(usize, Token)> {
+pub(crate) fn tokens(text: &str) -> Vec<(usize, Token)> {
     let chars: Vec<char> = text.chars().collect();
     let at = |index: usize| chars.get(index).copied().unwrap_or('\0');
     let mut tokens = Vec::new();
@@ -142,7 +142,7 @@ fn skip_char(chars: &[char], from: usize) -> usize {
 ///
 /// `module` is the file's own module path. Handles `crate::a::b`, `crate::{a, b::c}` and any number of `super::`, also inside
 /// inline modules.
-pub fn modules_named(text: &str, module: &[String]) -> Vec<(usize, String)> {
+pub(crate) fn modules_named(text: &str, module: &[String]) -> Vec<(usize, String)> {
     let tokens = tokens(text);
     let mut found = Vec::new();
     let mut inline_modules: Vec<usize> = Vec::new();
