@@ -1,4 +1,6 @@
 //! Writing the image descriptor: always the slot that does not count, so that the other one survives a torn write.
+//!
+//! A slot that is the only one appears and goes by one sector, which is never torn: its first, with the magic.
 
 use super::job::Job;
 use super::plan::{Device, Purpose, Step};
@@ -6,7 +8,7 @@ use super::state::Progress;
 use super::store::Store;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{DESCRIPTOR_SLOT_SIZE, Descriptor};
-use crate::units::ByteRange;
+use crate::units::{ByteRange, SECTOR_SIZE};
 
 #[derive(Debug)]
 pub(crate) struct DescriptorJob {
@@ -62,10 +64,21 @@ impl DescriptorJob {
             // Whatever lies in the other slot must not look like a newer one.
             (Some(wanted), None) => {
                 wanted.generation = 1;
-                vec![zero(current), flush.clone(), write(other, wanted)?, flush]
+                let [first, rest] = write_halves(other, wanted)?;
+                vec![zero(current), rest, flush.clone(), first, flush]
             }
             // The one that counts goes last.
-            (None, _) => vec![zero(other), flush.clone(), zero(current), flush],
+            (None, _) => {
+                let (first, rest) = (ByteRange::new(current, SECTOR_SIZE), rest_of(current));
+                vec![
+                    zero(other),
+                    flush.clone(),
+                    zero_range(first),
+                    flush.clone(),
+                    zero_range(rest),
+                    flush,
+                ]
+            }
         };
         Ok(store.job_plan(Purpose::Descriptor, steps))
     }
@@ -89,8 +102,31 @@ fn write(offset: u64, descriptor: &Descriptor) -> Result<Step> {
     })
 }
 
+/// The slot in two writes: its first sector, and the rest.
+fn write_halves(offset: u64, descriptor: &Descriptor) -> Result<[Step; 2]> {
+    let slot = descriptor.encode()?;
+    let (first, rest) = slot.split_at(SECTOR_SIZE as usize);
+    let write = |offset, data: &[u8]| Step::Write {
+        device: Device::Cow,
+        offset,
+        data: data.into(),
+    };
+    Ok([write(offset, first), write(rest_of(offset).start, rest)])
+}
+
+/// A slot without its first sector.
+fn rest_of(offset: u64) -> ByteRange {
+    ByteRange::new(
+        offset + SECTOR_SIZE,
+        DESCRIPTOR_SLOT_SIZE as u64 - SECTOR_SIZE,
+    )
+}
+
 fn zero(offset: u64) -> Step {
-    let range = ByteRange::new(offset, DESCRIPTOR_SLOT_SIZE as u64);
+    zero_range(ByteRange::new(offset, DESCRIPTOR_SLOT_SIZE as u64))
+}
+
+fn zero_range(range: ByteRange) -> Step {
     Step::WriteZeroes {
         device: Device::Cow,
         range,

@@ -154,7 +154,13 @@ impl ResizeJob {
         match store.table.lookup_run(OriginChunk(last), 1) {
             Run::Mapped { new, .. } => {
                 let start = (new.0 << chunk.shift()) + inside;
-                let steps = vec![zeroes(start, chunk.bytes() - inside)];
+                // No commit with its flush need follow: nothing is appended to the log.
+                let steps = vec![
+                    zeroes(start, chunk.bytes() - inside),
+                    Step::Flush {
+                        device: Device::Cow,
+                    },
+                ];
                 self.phase = Phase::Zeroing {
                     exceptions: Vec::new(),
                     next: last + 1,
