@@ -16,16 +16,20 @@ mod reference;
 mod regenerate;
 mod report;
 mod scenario;
+mod sequence;
 mod shapes;
 mod stores;
 mod vm;
 
 use std::fs;
 use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use reference::Reference;
 use scenario::{Disk, Scenario};
+use sequence::Sequence;
 use sha2::{Digest, Sha256};
+use shapes::Shape;
 use vm::PATTERN_SEED;
 
 /// SHA-256 as the guest prints it.
@@ -135,6 +139,49 @@ fn the_reference_reader_agrees_with_the_kernel() {
         assert_eq!(view, store.view, "{}", store.name);
         assert_eq!(reference.status(), store.status, "{}", store.name);
         assert_eq!(reference.chunk, u64::from(store.chunk), "{}", store.name);
+    }
+}
+
+/// Seed of the random tests: from `DMSNAP_SEED` to repeat a run, else from the clock.
+fn seed() -> u64 {
+    let seed = std::env::var("DMSNAP_SEED").ok().map_or_else(
+        || {
+            SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .unwrap()
+                .as_secs()
+                << 8
+        },
+        |seed| seed.parse().expect("DMSNAP_SEED is a number"),
+    );
+    println!("DMSNAP_SEED={seed}");
+    seed
+}
+
+#[test]
+fn random_operations_in_the_kernel_agree_with_a_model() {
+    let seed = seed();
+    let sequences: Vec<Sequence> = (seed..seed + 8).map(Sequence::random).collect();
+    let shapes: Vec<Shape> = sequences.iter().map(Shape::random).collect();
+    let directory = tempfile::tempdir().unwrap();
+    let stores = stores::make(directory.path(), &shapes);
+    for (sequence, store) in sequences.iter().zip(&stores) {
+        let (origin, cow) = (
+            fs::read(&store.origin).unwrap(),
+            fs::read(&store.cow).unwrap(),
+        );
+        let expected = sequence.view(&origin);
+        assert_eq!(
+            store.view,
+            Some(sha256(&expected)),
+            "the kernel: {sequence:?}"
+        );
+        let reference = Reference::load(&cow).unwrap();
+        assert!(
+            reference.view(&origin, &cow).unwrap() == expected,
+            "reference: {sequence:?}"
+        );
+        assert_eq!(reference.status(), store.status, "{sequence:?}");
     }
 }
 

@@ -5,6 +5,7 @@
 
 use std::fmt::Write;
 
+use crate::sequence::{Random, Sequence};
 use crate::vm::PATTERN_SECTORS;
 
 /// A COW disk of a shape.
@@ -31,7 +32,7 @@ impl Cow {
 
 /// One scenario that leaves one or more stores over one origin.
 pub(crate) struct Shape {
-    pub(crate) name: &'static str,
+    pub(crate) name: String,
     /// Seed of the origin's content.
     pub(crate) seed: u16,
     pub(crate) origin_sectors: u64,
@@ -41,14 +42,14 @@ pub(crate) struct Shape {
 
 impl Shape {
     /// A shape with a single COW disk `cow`.
-    fn new(name: &'static str, origin_sectors: u64, chunk: u32, cow_sectors: u64) -> Self {
+    fn new(name: &str, origin_sectors: u64, chunk: u32, cow_sectors: u64) -> Self {
         let cows = vec![Cow::new("cow", chunk, cow_sectors)];
         // From the name, so that a new shape changes no other.
         let seed = name
             .bytes()
             .fold(0, |seed: u16, byte| seed.rotate_left(5) ^ u16::from(byte));
         Self {
-            name,
+            name: name.into(),
             seed,
             origin_sectors,
             cows,
@@ -62,9 +63,21 @@ impl Shape {
         self
     }
 
+    /// One COW disk `cow` and random operations on it.
+    pub(crate) fn random(sequence: &Sequence) -> Self {
+        let name = format!("random-{}", sequence.seed);
+        Self::new(
+            &name,
+            sequence.origin_sectors,
+            sequence.chunk,
+            sequence.cow_sectors,
+        )
+        .script(&sequence.script())
+    }
+
     pub(crate) fn store_name(&self, cow: &Cow) -> String {
         match self.cows.len() {
-            1 => self.name.into(),
+            1 => self.name.clone(),
             _ => format!("{}-{}", self.name, cow.name),
         }
     }
@@ -248,17 +261,4 @@ fn scattered(device: &str, seed: u64, writes: u32, sectors: u64, longest: u64) -
         writeln!(script, "put {device} {at} {count} {from}").unwrap();
     }
     script
-}
-
-/// SplitMix64.
-pub(crate) struct Random(pub(crate) u64);
-
-impl Random {
-    pub(crate) fn below(&mut self, limit: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut word = self.0;
-        word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (word ^ (word >> 31)) % limit
-    }
 }

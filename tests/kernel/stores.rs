@@ -74,7 +74,7 @@ fn prepare(directory: &Path, shape: &Shape) -> Scenario {
         pattern::sectors(shape.seed, 0, shape.origin_sectors),
     )
     .unwrap();
-    let mut scenario = Scenario::new(shape.name)
+    let mut scenario = Scenario::new(&shape.name)
         .disk("origin", &origin)
         .script(&shape.script);
     for cow in &shape.cows {
