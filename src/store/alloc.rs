@@ -13,7 +13,9 @@ use crate::format::Geometry;
 use crate::units::{ByteRange, CowChunk, MAX_FILE_SIZE};
 
 /// How far the file is extended at a time.
-const SLAB_BYTES: u64 = 64 << 20;
+const SLAB_BYTES: u64 = 8 << 20;
+/// The most chunks that a single request extends the file by.
+const MAX_SLAB_CHUNKS: u64 = 1 << 16;
 /// How many metadata areas are zeroed at a time.
 const SLAB_AREAS: u64 = 16;
 
@@ -219,7 +221,7 @@ impl Allocator {
         let chunk = geometry.chunk_size();
         let slab = (SLAB_BYTES / chunk.bytes())
             .max(1)
-            .max(count.min(SLAB_BYTES / 512));
+            .max(count.min(MAX_SLAB_CHUNKS));
         let mut limit = self.next_free.saturating_add(slab).min(self.whole_chunks());
         // Area `a` is chunk 1 + a * stride; this is the first one at or behind next free.
         let first_area = (self.next_free - 1).div_ceil(geometry.stride());

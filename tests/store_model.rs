@@ -1,0 +1,152 @@
+//! The store against a model: random operations, run by a host that keeps everything in memory and loses power at any step.
+//!
+//! Every sector carries the number of the write that filled it. After a crash each sector must show what it held at the last flush or
+//! one of the writes since; after a flush there is only one such number.
+
+mod common;
+
+use common::toy_host::{Disk, Host, Rng, SECTOR};
+use dmsnap::store::OverflowMode;
+use proptest::prelude::*;
+
+#[derive(Clone, Debug)]
+enum Op {
+    Write {
+        at: u64,
+        len: u64,
+    },
+    /// A first write whose data never arrives.
+    Abort {
+        at: u64,
+        len: u64,
+    },
+    /// A first write that stays under way while others go on.
+    Hold {
+        at: u64,
+        len: u64,
+    },
+    Release {
+        done: bool,
+    },
+    Discard {
+        at: u64,
+        len: u64,
+    },
+    Flush,
+    /// Run some plans of a merge.
+    Merge {
+        plans: u64,
+    },
+    CancelMerge,
+    Resize {
+        sectors: u64,
+    },
+    /// Run some plans of a resize, then lose power.
+    CrashInResize {
+        sectors: u64,
+        plans: u64,
+    },
+    MakeEmpty,
+    Reclaim,
+    Reopen,
+    Crash {
+        seed: u64,
+    },
+    /// Lose power in the middle of a commit.
+    CrashInCommit {
+        steps: u64,
+        seed: u64,
+    },
+}
+
+const SECTORS: u64 = 96;
+
+fn op() -> impl Strategy<Value = Op> {
+    let range = (0..SECTORS, 1..24u64);
+    prop_oneof![
+        12 => range.clone().prop_map(|(at, len)| Op::Write { at, len }),
+        1 => range.clone().prop_map(|(at, len)| Op::Abort { at, len }),
+        1 => range.clone().prop_map(|(at, len)| Op::Hold { at, len }),
+        1 => any::<bool>().prop_map(|done| Op::Release { done }),
+        1 => range.prop_map(|(at, len)| Op::Discard { at, len }),
+        4 => Just(Op::Flush),
+        3 => (1..12u64).prop_map(|plans| Op::Merge { plans }),
+        1 => Just(Op::CancelMerge),
+        2 => (1..SECTORS).prop_map(|sectors| Op::Resize { sectors }),
+        1 => (1..SECTORS, 0..6u64).prop_map(|(sectors, plans)| Op::CrashInResize { sectors, plans }),
+        1 => Just(Op::MakeEmpty),
+        1 => Just(Op::Reclaim),
+        1 => Just(Op::Reopen),
+        2 => any::<u64>().prop_map(|seed| Op::Crash { seed }),
+        2 => (0..8u64, any::<u64>()).prop_map(|(steps, seed)| Op::CrashInCommit { steps, seed }),
+    ]
+}
+
+fn run(host: &mut Host, ops: &[Op]) {
+    for op in ops {
+        match *op {
+            Op::Write { at, len } => host.write(at, len),
+            Op::Abort { at, len } => host.abort(at, len),
+            Op::Hold { at, len } => host.hold(at, len),
+            Op::Release { done } => host.release(done),
+            Op::Discard { at, len } => host.discard(at, len),
+            Op::Flush => host.flush(),
+            Op::Merge { plans } => host.merge(plans),
+            Op::CancelMerge => host.cancel_merge(),
+            Op::Resize { sectors } => host.resize(sectors, u64::MAX),
+            Op::CrashInResize { sectors, plans } => {
+                host.resize(sectors, plans);
+                host.crash(&mut Rng::new(plans + sectors));
+            }
+            Op::MakeEmpty => host.make_empty(),
+            Op::Reclaim => host.reclaim(),
+            Op::Reopen => host.reopen(),
+            Op::Crash { seed } => host.crash(&mut Rng::new(seed)),
+            Op::CrashInCommit { steps, seed } => host.crash_in_commit(steps, &mut Rng::new(seed)),
+        }
+        host.verify();
+    }
+    host.finish();
+}
+
+fn config(cases: u32) -> ProptestConfig {
+    ProptestConfig {
+        cases,
+        max_shrink_iters: 4000,
+        ..ProptestConfig::default()
+    }
+}
+
+proptest! {
+    #![proptest_config(config(384))]
+
+    #[test]
+    fn test_growable_store_agrees_with_the_model(
+        shift in prop_oneof![Just(9u32), Just(10), Just(12)],
+        origin in 1..SECTORS,
+        size in 1..SECTORS,
+        ops in prop::collection::vec(op(), 1..60),
+    ) {
+        // Below 4096 bytes there is no descriptor, so the disk is as long as its origin and keeps its size.
+        let size = if shift < 12 { origin } else { size };
+        let mut host = Host::new(1 << shift, origin, size, Disk::growable(), OverflowMode::NoSpace);
+        run(&mut host, &ops);
+    }
+
+    #[test]
+    fn test_fixed_size_store_agrees_with_the_model_until_it_is_full(
+        shift in prop_oneof![Just(9u32), Just(12)],
+        origin in 1..SECTORS,
+        chunks in 2..80u64,
+        ops in prop::collection::vec(op(), 1..60),
+    ) {
+        let disk = Disk::fixed_with_garbage(chunks << shift, chunks);
+        let mut host = Host::new(1 << shift, origin, origin, disk, OverflowMode::NoSpace);
+        run(&mut host, &ops);
+    }
+}
+
+#[test]
+fn test_sector_is_512_bytes() {
+    assert_eq!(SECTOR, 512);
+}
