@@ -1,7 +1,12 @@
 //! Changing the descriptor.
 
-use super::{Format, Image};
-use crate::error::Result;
+use std::path::Path;
+
+use super::create::{OriginFacts, random_uuid};
+use super::resize::check_size;
+use super::{Format, Image, names};
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::{Descriptor, IncompatibleFeatures};
 
 /// What to change about an image's descriptor. What is not named stays.
 ///
@@ -51,8 +56,84 @@ impl Amend {
 
 impl Image {
     /// Changes the descriptor. Durable when it returns.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidArgument`] for changes that contradict each other or the image; what looking at the new origin gives;
+    /// [`ErrorKind::Busy`] while a merge or the like is under way; else as [`Image::flush`].
     pub fn amend(&self, amend: &Amend) -> Result<()> {
-        let _ = amend;
-        unimplemented!()
+        self.inner.check_writable()?;
+        let _job = self.inner.begin_job()?;
+        let top = self.top();
+        let named = |error: Error| error.with_path(top.cow.name());
+        let old = top.facts().descriptor().cloned();
+        let wanted = amend.apply(old.clone(), top.path.as_deref()).map_err(named)?;
+        if wanted == old {
+            return Ok(());
+        }
+        let _closed = self.inner.gate.close();
+        top.flush()?;
+        top.run_job(|store| store.prepare_descriptor(wanted)).map_err(named)
     }
+}
+
+impl Amend {
+    fn apply(
+        &self,
+        old: Option<Descriptor>,
+        layer: Option<&Path>,
+    ) -> Result<Option<Descriptor>> {
+        if self.remove_descriptor {
+            if self.add_descriptor.is_some() || self.origin.is_some() {
+                return Err(contradiction("a descriptor that is removed cannot be changed too"));
+            }
+            return Ok(None);
+        }
+        let mut descriptor = match (old, self.add_descriptor) {
+            (Some(_), Some(_)) => {
+                return Err(contradiction("the image has a descriptor; its size is changed by resize"));
+            }
+            (Some(old), None) => old,
+            (None, Some(size)) => new_descriptor(size)?,
+            (None, None) if self.origin.is_some() => {
+                return Err(contradiction("a bare store records no origin: add a descriptor too"));
+            }
+            (None, None) => return Ok(None),
+        };
+        match &self.origin {
+            None => {}
+            Some(None) => {
+                descriptor.origin_name = None;
+                descriptor.origin_format = None;
+                descriptor.origin_uuid = None;
+                descriptor.origin_size = 0;
+            }
+            Some(Some((name, format))) => {
+                let facts = OriginFacts::of_file(&names::resolve(name, layer)?, *format)?;
+                descriptor.origin_name = Some(name.clone());
+                descriptor.origin_format = Some(format.name().to_owned());
+                descriptor.origin_uuid = facts.uuid;
+                descriptor.origin_size = facts.size;
+            }
+        }
+        Ok(Some(descriptor))
+    }
+}
+
+fn new_descriptor(size: u64) -> Result<Descriptor> {
+    check_size(size)?;
+    Ok(Descriptor {
+        generation: 1,
+        incompatible: IncompatibleFeatures::empty(),
+        compatible: 0,
+        virtual_size: size,
+        uuid: random_uuid()?,
+        origin_uuid: None,
+        origin_size: 0,
+        origin_name: None,
+        origin_format: None,
+    })
+}
+
+fn contradiction(message: &str) -> Error {
+    Error::new(ErrorKind::InvalidArgument, message)
 }

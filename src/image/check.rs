@@ -1,10 +1,16 @@
 //! Checking a layer, and repairing what can be repaired without guessing.
 
 use std::path::Path;
+use std::sync::Arc;
 
+use super::layer::Layer;
+use super::node::Node;
+use super::open::{load_store, open_file};
+use super::run;
 use crate::error::Result;
-use crate::storage::SharedStorage;
-use crate::store::CheckReport;
+use crate::storage::{LockMode, SharedStorage};
+use crate::store::{CheckReader, CheckReport, LoadOptions};
+use crate::units::ByteRange;
 
 /// What to repair.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -95,13 +101,155 @@ impl CheckOutcome {
 }
 
 /// Checks the layer at `path`. Looks at that file alone, not at its origin.
+///
+/// # Errors
+/// [`ErrorKind::InvalidFormat`](crate::ErrorKind::InvalidFormat) or [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) if it is no
+/// store; [`ErrorKind::Busy`](crate::ErrorKind::Busy) if somebody else holds it; or what the file reports. What is wrong inside is no error but a
+/// finding.
 pub fn check(path: impl AsRef<Path>, options: &CheckOptions) -> Result<CheckOutcome> {
-    let _ = (path.as_ref(), options);
-    unimplemented!()
+    let writable = options.repair != Repair::None;
+    let storage = open_file(path.as_ref(), writable, false)?;
+    check_storage(&storage, options)
 }
 
 /// Checks the layer in `storage`.
+///
+/// # Errors
+/// As [`check`].
 pub fn check_storage(storage: &SharedStorage, options: &CheckOptions) -> Result<CheckOutcome> {
-    let _ = (storage, options);
-    unimplemented!()
+    storage.lock(match (options.repair, options.lock) {
+        (Repair::None, false) => LockMode::None,
+        (Repair::None, true) => LockMode::Reader,
+        _ => LockMode::Writer,
+    })?;
+    let result = check_and_repair(storage, options);
+    let unlocked = storage.lock(LockMode::None);
+    let outcome = result.map_err(|error| error.with_path(storage.name()))?;
+    unlocked.map(|()| outcome)
+}
+
+fn check_and_repair(storage: &SharedStorage, options: &CheckOptions) -> Result<CheckOutcome> {
+    let report = read_report(storage, options)?;
+    let leaks = find_leaks(storage, &report)?;
+    let mut outcome = CheckOutcome {
+        leaks: leaks.chunks,
+        leaked_bytes: leaks.bytes,
+        repaired_leaks: 0,
+        repaired: 0,
+        remaining_leaks: leaks.chunks,
+        remaining_repairable: report.repairable,
+        remaining_corruptions: report.corruptions,
+        report,
+    };
+    // With a corruption it is not known what refers to which chunk.
+    if options.repair == Repair::None || outcome.report.corruptions > 0 {
+        return Ok(outcome);
+    }
+    if options.repair == Repair::All && outcome.report.repairable > 0 {
+        repair_records(storage, options)?;
+    }
+    let report = read_report(storage, options)?;
+    give_back(storage, &find_leaks(storage, &report)?)?;
+    let report = read_report(storage, options)?;
+    let left = find_leaks(storage, &report)?;
+    outcome.remaining_leaks = left.chunks;
+    outcome.remaining_repairable = report.repairable;
+    outcome.remaining_corruptions = report.corruptions;
+    outcome.repaired_leaks = outcome.leaks.saturating_sub(left.chunks);
+    outcome.repaired = outcome.report.repairable.saturating_sub(report.repairable);
+    Ok(outcome)
+}
+
+fn load_options(
+    storage: &SharedStorage,
+    options: &CheckOptions,
+    writable: bool,
+) -> Result<LoadOptions> {
+    Ok(LoadOptions {
+        cow_size: storage.size()?,
+        growable: storage.is_growable(),
+        writable,
+        origin_size: options.origin_size,
+        ..LoadOptions::default()
+    })
+}
+
+fn read_report(storage: &SharedStorage, options: &CheckOptions) -> Result<CheckReport> {
+    let mut reader = CheckReader::new(load_options(storage, options, false)?)?;
+    while let Some(mut plan) = reader.next_plan()? {
+        run::run(&mut plan, storage, &Node::Zeros)?;
+        reader.finish_plan(plan)?;
+    }
+    reader.finish()
+}
+
+/// The block that file systems allocate by.
+const BLOCK: u64 = 4096;
+
+/// Space that nothing refers to.
+#[derive(Debug, Default)]
+struct Leaks {
+    ranges: Vec<ByteRange>,
+    chunks: u64,
+    bytes: u64,
+}
+
+/// Which of the report's holes occupy space. Asks the file for its holes, so the work follows what is there and not what a hostile
+/// record claims.
+fn find_leaks(storage: &SharedStorage, report: &CheckReport) -> Result<Leaks> {
+    let size = storage.size()?;
+    let mut leaks = Leaks::default();
+    // The kernel's devices cannot tell, and nothing is lost on them.
+    if !storage.is_growable() {
+        return Ok(leaks);
+    }
+    for hole in &report.holes {
+        let end = hole.end().min(size);
+        let mut at = hole.start;
+        while at < end {
+            let extent = storage.extent_at(at)?;
+            let len = extent.len.clamp(1, end - at);
+            if extent.allocated {
+                leaks.add(report, ByteRange::new(at, len));
+            }
+            at += len;
+        }
+    }
+    Ok(leaks)
+}
+
+impl Leaks {
+    fn add(&mut self, report: &CheckReport, range: ByteRange) {
+        for part in report.data_in(range) {
+            // Where chunks are smaller than a file system's blocks, only whole blocks can be given back.
+            let start = part.start.next_multiple_of(BLOCK);
+            let end = part.end() / BLOCK * BLOCK;
+            if start >= end {
+                continue;
+            }
+            let chunk = report.chunk_size;
+            let first = chunk.index_of(start);
+            // Two extents may share a chunk.
+            let last_counted = self.ranges.last().map(|before| chunk.index_of(before.end() - 1));
+            self.chunks += chunk.index_of(end - 1) - first + u64::from(last_counted != Some(first));
+            self.bytes += end - start;
+            self.ranges.push(ByteRange::new(start, end - start));
+        }
+    }
+}
+
+fn give_back(storage: &SharedStorage, leaks: &Leaks) -> Result<()> {
+    for range in &leaks.ranges {
+        storage.discard(*range)?;
+    }
+    if leaks.ranges.is_empty() { Ok(()) } else { storage.flush() }
+}
+
+fn repair_records(storage: &SharedStorage, options: &CheckOptions) -> Result<()> {
+    let store = load_store(storage, load_options(storage, options, true)?)?;
+    let layer = Layer::new(store, Arc::clone(storage), None, Node::Zeros).with_foreign_lock();
+    layer.run_job(|store| store.prepare_repair())?;
+    layer.flush()?;
+    layer.trim();
+    Ok(())
 }

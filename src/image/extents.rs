@@ -1,7 +1,11 @@
 //! Which layer holds what.
 
 use super::Image;
-use crate::error::Result;
+use super::layer::Layer;
+use super::node::Node;
+use crate::error::{Error, ErrorKind, Result};
+use crate::storage::Storage;
+use crate::store::Target;
 use crate::units::ByteRange;
 
 /// What a range of the disk holds.
@@ -18,7 +22,7 @@ pub enum ExtentKind {
 pub struct ImageExtent {
     /// Where in the image.
     pub range: ByteRange,
-    /// The layer that answers: 0 is the top, 1 its origin, and so on.
+    /// The layer that answers: 0 is the top, 1 its origin, and so on. Where none does, the last one that was asked.
     pub depth: u32,
     /// Whether it is known to be zeros.
     pub kind: ExtentKind,
@@ -30,31 +34,146 @@ pub struct ImageExtent {
     pub offset: Option<u64>,
 }
 
-/// Extents of a range, in order, neighbours of one kind joined.
+/// An extent without its place in the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Located {
+    pub(crate) len: u64,
+    pub(crate) depth: u32,
+    pub(crate) kind: ExtentKind,
+    allocated: bool,
+    offset: Option<u64>,
+}
+
+impl Located {
+    fn nowhere(len: u64, depth: u32) -> Located {
+        Located { len, depth, kind: ExtentKind::Zero, allocated: false, offset: None }
+    }
+
+    fn in_storage(storage: &dyn Storage, offset: u64, len: u64, depth: u32) -> Result<Located> {
+        let extent = storage.extent_at(offset)?;
+        let kind = if extent.allocated { ExtentKind::Data } else { ExtentKind::Zero };
+        Ok(Located {
+            len: extent.len.clamp(1, len),
+            depth,
+            kind,
+            allocated: extent.allocated,
+            offset: Some(offset),
+        })
+    }
+}
+
+impl Layer {
+    /// What the start of `range`, which lies inside, is.
+    pub(crate) fn locate(&self, range: ByteRange, depth: u32) -> Result<Located> {
+        let (extent, _pin) = self.look_up(range)?;
+        match extent.target {
+            Target::Cow { offset } => {
+                Located::in_storage(&*self.cow, offset, extent.len, depth)
+            }
+            Target::Origin => {
+                self.origin.locate(ByteRange::new(range.start, extent.len), depth + 1)
+            }
+        }
+    }
+}
+
+impl Node {
+    /// What the start of `range` is.
+    pub(crate) fn locate(&self, range: ByteRange, depth: u32) -> Result<Located> {
+        let inside = self.end().saturating_sub(range.start).min(range.len);
+        let part = ByteRange::new(range.start, inside);
+        match self {
+            Node::Zeros => Ok(Located::nowhere(range.len, depth.saturating_sub(1))),
+            _ if inside == 0 => Ok(Located::nowhere(range.len, depth)),
+            Node::Raw(raw) => Located::in_storage(&*raw.storage, part.start, inside, depth),
+            Node::Layer(layer) => layer.locate(part, depth),
+        }
+    }
+}
+
+/// Extents of a range, in order, neighbours of one kind joined. Ends after an error.
 #[derive(Debug)]
 pub struct Extents<'a> {
     image: &'a Image,
+    rest: ByteRange,
+    /// Read ahead to see whether it can be joined.
+    next: Option<ImageExtent>,
+}
+
+impl Extents<'_> {
+    fn fetch(&mut self) -> Result<Option<ImageExtent>> {
+        if self.rest.is_empty() {
+            return Ok(None);
+        }
+        let extent = self.image.next_extent(self.rest).inspect_err(|_| self.rest.len = 0)?;
+        let len = self.rest.len - extent.range.len;
+        self.rest = ByteRange::new(extent.range.end(), len);
+        Ok(Some(extent))
+    }
+
+    fn fetch_joined(&mut self) -> Result<Option<ImageExtent>> {
+        let Some(mut extent) = self.next.take().map_or_else(|| self.fetch(), |next| Ok(Some(next)))?
+        else {
+            return Ok(None);
+        };
+        while let Some(next) = self.fetch()? {
+            if !continues(&extent, &next) {
+                self.next = Some(next);
+                break;
+            }
+            extent.range.len += next.range.len;
+        }
+        Ok(Some(extent))
+    }
+}
+
+fn continues(extent: &ImageExtent, next: &ImageExtent) -> bool {
+    let expected = extent.offset.map(|offset| offset + extent.range.len);
+    let alike = |e: &ImageExtent| (e.depth, e.kind, e.present, e.allocated);
+    alike(extent) == alike(next) && next.offset == expected
 }
 
 impl Iterator for Extents<'_> {
     type Item = Result<ImageExtent>;
 
     fn next(&mut self) -> Option<Result<ImageExtent>> {
-        let _ = self.image;
-        unimplemented!()
+        self.fetch_joined().transpose()
     }
 }
 
 impl Image {
     /// The first extent of `range`, which must not be empty.
+    ///
+    /// # Errors
+    /// [`ErrorKind::OutOfBounds`] if the range is empty or not inside, else what reading the layers gives.
     pub fn next_extent(&self, range: ByteRange) -> Result<ImageExtent> {
-        let _ = range;
-        unimplemented!()
+        let top = self.top();
+        top.checked_range(range.start, range.len)?;
+        if range.is_empty() {
+            let message = "an extent was asked for of an empty range";
+            return Err(Error::new(ErrorKind::OutOfBounds, message).with_path(top.cow.name()));
+        }
+        let found = top.locate(range, 0)?;
+        Ok(ImageExtent {
+            range: ByteRange::new(range.start, found.len),
+            depth: found.depth,
+            kind: found.kind,
+            present: found.offset.is_some(),
+            allocated: found.allocated,
+            offset: found.offset,
+        })
     }
 
     /// All extents of `range`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::OutOfBounds`] if the range is not inside.
     pub fn extents(&self, range: ByteRange) -> Result<Extents<'_>> {
-        let _ = range;
-        unimplemented!()
+        let top = self.top();
+        let rest = top.checked_range(range.start, range.len)?;
+        if !rest.is_empty() {
+            top.look_up(rest)?;
+        }
+        Ok(Extents { image: self, rest, next: None })
     }
 }

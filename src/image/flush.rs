@@ -1,11 +1,102 @@
-//! Durability.
+//! Durability: commits of what the store has pending, shared by those who flush at the same time.
 
-use super::Image;
-use crate::error::Result;
+use std::sync::atomic::Ordering;
+use std::sync::{Condvar, Mutex, PoisonError};
 
-impl Image {
-    /// Returns once everything that was written before the call is durable.
-    pub fn flush(&self) -> Result<()> {
-        unimplemented!()
+use super::layer::Layer;
+use crate::error::{Error, Result};
+use crate::store::Commit;
+
+/// Rounds of flushing. A caller is served by any round that began after it called; callers who come while a round runs share the next.
+#[derive(Debug, Default)]
+pub(crate) struct FlushRounds {
+    state: Mutex<Rounds>,
+    ended: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Rounds {
+    begun: u64,
+    ended: u64,
+    running: bool,
+    /// How the last round ended.
+    error: Option<Error>,
+}
+
+impl FlushRounds {
+    fn join(&self, round: impl FnOnce() -> Result<()>) -> Result<()> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let wanted = state.begun + 1;
+        while state.running {
+            state = self.ended.wait(state).unwrap_or_else(PoisonError::into_inner);
+            if state.ended >= wanted {
+                return state.error.as_ref().map_or(Ok(()), |error| Err(error.duplicate()));
+            }
+        }
+        state.begun += 1;
+        state.running = true;
+        drop(state);
+        let running = Running { rounds: self };
+        let result = round();
+        running.end(result.as_ref().err().map(Error::duplicate));
+        result
+    }
+}
+
+/// Ends the round even if it panics.
+struct Running<'a> {
+    rounds: &'a FlushRounds,
+}
+
+impl Running<'_> {
+    fn end(self, error: Option<Error>) {
+        self.rounds.state.lock().unwrap_or_else(PoisonError::into_inner).error = error;
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        let mut state = self.rounds.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.running = false;
+        state.ended = state.begun;
+        drop(state);
+        self.rounds.ended.notify_all();
+    }
+}
+
+impl Layer {
+    /// Returns once everything written before is durable.
+    pub(crate) fn flush(&self) -> Result<()> {
+        self.flush_rounds.join(|| self.flush_round())
+    }
+
+    fn flush_round(&self) -> Result<()> {
+        if self.origin_written.load(Ordering::Acquire) {
+            self.origin.flush()?;
+        }
+        // A plan that failed for want of space comes back as it was; what completed since needs a second one. More are not needed: what
+        // completes while they run belongs to a later flush.
+        let mut plans = 0;
+        while plans < 2 {
+            let seen = self.changed.generation();
+            let commit = self.store_mut()?.commit_exceptions()?;
+            match commit {
+                Commit::Plan(plan) => {
+                    self.run(plan)?;
+                    plans += 1;
+                }
+                Commit::Wait => self.changed.wait(seen),
+                Commit::Clean if plans > 0 => break,
+                Commit::Clean => {
+                    let result = self.cow.flush();
+                    return result.inspect_err(|error| {
+                        if let Ok(mut store) = self.store_mut() {
+                            store.fail(error);
+                        }
+                    });
+                }
+            }
+        }
+        Ok(())
     }
 }

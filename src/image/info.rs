@@ -1,12 +1,16 @@
 //! What an image is, for people and programs to look at.
 
+use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use super::node::{Node, RawOrigin};
+use super::open::{load_store, open_file};
 use super::{Format, Image};
 use crate::error::Result;
-use crate::format::{Descriptor, Uuid};
+use crate::format::{Descriptor, Header, Uuid};
 use crate::storage::SharedStorage;
-use crate::store::{State, Status, Usage};
+use crate::store::{LoadOptions, State, Status, Store, Usage};
 use crate::units::ChunkSize;
 
 /// Facts about a layer.
@@ -16,6 +20,8 @@ pub struct ImageInfo {
     pub virtual_size: u64,
     /// Size of a chunk.
     pub chunk_size: ChunkSize,
+    /// The header.
+    pub header: Header,
     /// The descriptor; a bare store has none.
     pub descriptor: Option<Descriptor>,
     /// Number of exceptions.
@@ -60,19 +66,97 @@ pub struct LayerInfo {
 
 impl Image {
     /// Facts about the image and its chain.
+    ///
+    /// # Errors
+    /// What asking the files for their sizes gives.
     pub fn info(&self) -> Result<ImageInfo> {
-        unimplemented!()
+        let top = self.top();
+        let mut info = facts(&top.facts(), &top.cow, top.path.as_deref())?;
+        let mut node = &top.origin;
+        loop {
+            match node {
+                Node::Zeros => return Ok(info),
+                Node::Raw(raw) => {
+                    info.chain.push(raw_layer(raw));
+                    return Ok(info);
+                }
+                Node::Layer(layer) => {
+                    let store = layer.facts();
+                    info.chain.push(layer_info(&store, &layer.cow, layer.path.as_deref()));
+                    node = &layer.origin;
+                }
+            }
+        }
     }
 }
 
-/// Facts about the layer at `path`: takes no lock and opens no other file.
+/// Facts about the layer at `path`: takes no lock and opens no other file. An invalidated store is no error here.
+///
+/// # Errors
+/// [`ErrorKind::InvalidFormat`](crate::ErrorKind::InvalidFormat), [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) or
+/// [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt) for what cannot be read, or what the file reports.
 pub fn inspect(path: impl AsRef<Path>) -> Result<ImageInfo> {
-    let _ = path.as_ref();
-    unimplemented!()
+    let path = path.as_ref();
+    inspect_file(&open_file(path, false, false)?, Some(path))
 }
 
-/// Facts about the layer in `storage`.
+/// Facts about the layer in `storage`. Leaves its lock alone.
+///
+/// # Errors
+/// As [`inspect`].
 pub fn inspect_storage(storage: &SharedStorage) -> Result<ImageInfo> {
-    let _ = storage;
-    unimplemented!()
+    inspect_file(storage, None)
+}
+
+fn inspect_file(storage: &SharedStorage, path: Option<&Path>) -> Result<ImageInfo> {
+    let options = LoadOptions {
+        cow_size: storage.size()?,
+        growable: storage.is_growable(),
+        ..LoadOptions::default()
+    };
+    facts(&load_store(storage, options)?, storage, path)
+}
+
+fn facts(store: &Store, storage: &SharedStorage, path: Option<&Path>) -> Result<ImageInfo> {
+    Ok(ImageInfo {
+        virtual_size: store.virtual_size(),
+        chunk_size: store.chunk_size(),
+        header: store.header(),
+        descriptor: store.descriptor().cloned(),
+        exceptions: store.exceptions(),
+        file_size: storage.size()?,
+        allocated_bytes: path.and_then(allocated_bytes),
+        state: store.state(),
+        status: store.status(),
+        usage: store.usage(),
+        chain: vec![layer_info(store, storage, path)],
+    })
+}
+
+fn layer_info(store: &Store, storage: &SharedStorage, path: Option<&Path>) -> LayerInfo {
+    let descriptor = store.descriptor();
+    LayerInfo {
+        path: path.map(Path::to_path_buf),
+        name: storage.name().to_owned(),
+        format: Format::Dmsnap,
+        virtual_size: store.virtual_size(),
+        uuid: descriptor.map(|descriptor| descriptor.uuid),
+        origin_name: descriptor.and_then(|descriptor| descriptor.origin_name.clone()),
+    }
+}
+
+fn raw_layer(raw: &RawOrigin) -> LayerInfo {
+    LayerInfo {
+        path: raw.path.clone(),
+        name: raw.storage.name().to_owned(),
+        format: Format::Raw,
+        virtual_size: raw.size(),
+        uuid: None,
+        origin_name: None,
+    }
+}
+
+/// What `du` says. Files count in units of 512 bytes.
+fn allocated_bytes(path: &Path) -> Option<u64> {
+    fs::metadata(path).ok().map(|metadata| metadata.blocks() * 512)
 }

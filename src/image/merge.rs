@@ -1,7 +1,15 @@
 //! Merging the top layer into its origin.
 
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
 use super::Image;
-use crate::error::Result;
+use super::handle::JobSlot;
+use super::layer::Layer;
+use super::node::Node;
+use crate::error::{Error, ErrorKind, Result};
+use crate::storage::LockMode;
+use crate::store::{Plan, Progress, State, Step};
 
 /// How far a merge is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -10,7 +18,7 @@ pub struct MergeProgress {
     pub done: u64,
     /// Exceptions in all.
     pub total: u64,
-    /// Bytes copied into the origin by this call of merge.
+    /// Bytes that this merge has copied into the origin.
     pub bytes_copied: u64,
 }
 
@@ -18,30 +26,162 @@ pub struct MergeProgress {
 /// a later merge takes up from there.
 #[derive(Debug)]
 #[must_use = "a merge that is dropped is cancelled"]
-pub struct Merge {}
+pub struct Merge {
+    job: JobSlot,
+    layer: Arc<Layer>,
+    progress: MergeProgress,
+    finished: bool,
+}
+
+impl Image {
+    /// Merges the top layer into its origin, which then reads as the image does, and the layer is empty. `progress` is called between the
+    /// steps; `false` from it stops the merge, and what was merged stays merged.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Cancelled`]; [`ErrorKind::InvalidArgument`] if there is no origin, or it is shorter than the image and cannot grow;
+    /// [`ErrorKind::Busy`] if somebody else uses the origin or another job is under way; or what the files report. The pair of layer and origin
+    /// shows the same content after any failure, and a later merge takes up from there.
+    pub fn merge(&self, progress: &mut dyn FnMut(MergeProgress) -> bool) -> Result<()> {
+        let mut merge = self.start_merge()?;
+        while merge.step()? {
+            if !progress(merge.progress()) {
+                let message = "the merge was stopped; a later one takes up from here";
+                return Err(Error::new(ErrorKind::Cancelled, message));
+            }
+        }
+        progress(merge.progress());
+        Ok(())
+    }
+
+    /// Begins a merge that the caller drives in steps.
+    ///
+    /// # Errors
+    /// As [`Image::merge`].
+    pub fn start_merge(&self) -> Result<Merge> {
+        self.inner.check_writable()?;
+        let job = self.inner.begin_job()?;
+        let layer = Arc::clone(self.top());
+        layer.flush()?;
+        layer.upgrade_origin()?;
+        let merge = Merge { job, layer, progress: MergeProgress::default(), finished: false };
+        merge.begin()?;
+        Ok(merge)
+    }
+}
 
 impl Merge {
     /// Merges one bounded batch. Returns whether there is more to do.
+    ///
+    /// # Errors
+    /// As [`Image::merge`]. After [`ErrorKind::NoSpace`] the step may be tried again.
     pub fn step(&mut self) -> Result<bool> {
-        unimplemented!()
+        if self.finished {
+            return Ok(false);
+        }
+        // A plan that makes the origin durable is followed by the one that clears the records: a batch is done with that.
+        loop {
+            let done_before = self.layer.facts().progress().0;
+            let seen = self.layer.changed.generation();
+            let progress = self.layer.store_mut()?.next_plan()?;
+            match progress {
+                Progress::Plan(plan) => self.run(plan)?,
+                Progress::Wait => self.layer.changed.wait(seen),
+                Progress::Done => {
+                    self.layer.changed.notify();
+                    self.finished = true;
+                    self.layer.reclaim();
+                    self.end()?;
+                    return Ok(false);
+                }
+            }
+            let (done, total) = self.layer.facts().progress();
+            self.progress = MergeProgress { done, total, ..self.progress };
+            if done > done_before {
+                self.layer.reclaim();
+                return Ok(true);
+            }
+        }
+    }
+
+    fn run(&mut self, plan: Plan) -> Result<()> {
+        let copied: u64 = plan
+            .steps()
+            .iter()
+            .map(|step| if let Step::Copy { len, .. } = step { *len } else { 0 })
+            .sum();
+        self.layer.run(plan)?;
+        self.progress.bytes_copied += copied;
+        Ok(())
     }
 
     /// How far it is.
     pub fn progress(&self) -> MergeProgress {
-        unimplemented!()
+        self.progress
+    }
+
+    /// First writes go to the origin from here on, so none may be under way in between.
+    fn begin(&self) -> Result<()> {
+        let _closed = self.job.inner().gate.close();
+        self.layer.origin_written.store(true, Ordering::Release);
+        let size = self.layer.origin.end();
+        let mut store = self.layer.store_mut()?;
+        store.prepare_merge(size).map_err(|error| error.with_path(self.layer.cow.name()))
+    }
+
+    /// First writes go to new exceptions again. They read the origin, so no write to it may be under way; and what was written there is made
+    /// durable before the origin is locked as one again.
+    fn end(&mut self) -> Result<()> {
+        let inner = self.job.inner();
+        let _closed = inner.gate.close();
+        self.layer.cancel_job();
+        let state = self.layer.store()?.state();
+        if matches!(state, State::Merging | State::MergeFailed) {
+            return Ok(());
+        }
+        self.layer.flush()?;
+        self.layer.origin_written.store(false, Ordering::Release);
+        self.layer.origin.lock(LockMode::Reader)
     }
 }
 
-impl Image {
-    /// Merges the top layer into its origin. `progress` is called between the steps; `false` from it stops the merge with
-    /// [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled), and what was merged stays merged.
-    pub fn merge(&self, progress: &mut dyn FnMut(MergeProgress) -> bool) -> Result<()> {
-        let _ = progress;
-        unimplemented!()
+impl Drop for Merge {
+    fn drop(&mut self) {
+        if !self.finished {
+            // What could not be made durable now is tried again, and reported, at the next flush.
+            let _ = self.end();
+        }
     }
+}
 
-    /// Begins a merge that the caller drives in steps.
-    pub fn start_merge(&self) -> Result<Merge> {
-        unimplemented!()
+impl Layer {
+    /// Makes the origin writable, finishes what was interrupted there, and makes it long enough.
+    fn upgrade_origin(&self) -> Result<()> {
+        if matches!(self.origin, Node::Zeros) {
+            let message = "there is no origin to merge into";
+            return Err(Error::new(ErrorKind::InvalidArgument, message).with_path(self.cow.name()));
+        }
+        self.origin.lock(LockMode::Writer)?;
+        let result = self.origin.prepare_for_merge(self.virtual_size());
+        result.inspect_err(|_| drop(self.origin.lock(LockMode::Reader)))
+    }
+}
+
+impl Node {
+    fn prepare_for_merge(&self, size: u64) -> Result<()> {
+        match self {
+            Node::Raw(raw) if size > raw.size() && !raw.storage.is_growable() => {
+                let message = format!(
+                    "has {} bytes and cannot grow to the {size} of the layer that is to be merged",
+                    raw.size()
+                );
+                let error = Error::new(ErrorKind::InvalidArgument, message);
+                return Err(error.with_path(raw.storage.name()));
+            }
+            Node::Layer(layer) if layer.store()?.wants_repair() => {
+                layer.run_job(|store| store.prepare_repair())?;
+            }
+            _ => {}
+        }
+        if size > self.end() { self.set_size(size) } else { Ok(()) }
     }
 }

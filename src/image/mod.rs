@@ -2,17 +2,28 @@
 #![forbid(unsafe_code)]
 
 mod amend;
+mod bufs;
 mod check;
 mod close;
+mod copy;
 mod create;
+mod discard;
 mod extents;
+mod first_write;
 mod flush;
+mod gate;
 mod handle;
 mod info;
+mod layer;
 mod merge;
+mod names;
+mod node;
 mod open;
 mod options;
+mod read;
 mod resize;
+mod run;
+mod signal;
 mod snapshot;
 mod write;
 

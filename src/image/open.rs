@@ -1,21 +1,289 @@
 //! Opening an image and the chain below it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
-use super::{Image, OpenOptions};
-use crate::error::Result;
-use crate::storage::SharedStorage;
+use super::layer::Layer;
+use super::names;
+use super::node::{Node, RawOrigin};
+use super::run;
+use super::{Format, Image, OpenOptions, OriginChoice};
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::{Descriptor, Uuid};
+use crate::storage::{FileOptions, LockMode, SharedStorage};
+use crate::store::{LoadOptions, Loader, State, Store};
+
+/// Layers that a chain may have.
+pub(super) const MAX_DEPTH: usize = 64;
 
 impl Image {
     /// Opens the layer at `path` and what lies below it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::OriginRefused`] if an origin is needed and the options name none; [`ErrorKind::OriginMismatch`] if one is not what the
+    /// image was made over; [`ErrorKind::Busy`] if somebody else holds a file; [`ErrorKind::ChainTooDeep`] for more than 64 layers and for a
+    /// chain that contains itself; [`ErrorKind::SnapshotInvalid`] for a store that was invalidated;
+    /// [`ErrorKind::InvalidFormat`], [`ErrorKind::Unsupported`] or [`ErrorKind::Corrupt`] for what cannot be read; or what a file reports.
     pub fn open(path: impl AsRef<Path>, options: &OpenOptions) -> Result<Image> {
-        let _ = (path.as_ref(), options);
-        unimplemented!()
+        let path = path.as_ref();
+        let storage = open_file(path, options.writable, options.direct)?;
+        open_image(storage, Some(path.to_path_buf()), options)
     }
 
     /// Opens the layer in `storage`. A relative origin name starts at the current directory.
+    ///
+    /// # Errors
+    /// As [`Image::open`].
     pub fn open_storage(storage: SharedStorage, options: &OpenOptions) -> Result<Image> {
-        let _ = (storage, options);
-        unimplemented!()
+        open_image(storage, None, options)
     }
+}
+
+fn open_image(
+    storage: SharedStorage,
+    path: Option<PathBuf>,
+    options: &OpenOptions,
+) -> Result<Image> {
+    let mut opener = Opener::new(options);
+    let mode = opener.top_mode();
+    let top = opener.open_layer(storage, path, mode, &options.origin)?;
+    if options.writable && top.store()?.wants_repair() {
+        top.run_job(|store| store.prepare_repair())?;
+    }
+    let Opener { warnings, .. } = opener;
+    Ok(Image::new(top, options.writable, options.direct, options.overflow, warnings))
+}
+
+/// Opens a file without a lock; that is taken once it is known that the chain does not contain it already.
+pub(super) fn open_file(path: &Path, writable: bool, direct: bool) -> Result<SharedStorage> {
+    let options = FileOptions::new().writable(writable).direct(direct).lock(LockMode::None);
+    Ok(Arc::new(options.open(path)?))
+}
+
+/// Reads a store from its file.
+pub(super) fn load_store(storage: &SharedStorage, options: LoadOptions) -> Result<Store> {
+    let load = || {
+        let mut loader = Loader::new(options)?;
+        while let Some(mut plan) = loader.next_plan()? {
+            run::run(&mut plan, storage, &Node::Zeros)?;
+            loader.finish_plan(plan)?;
+        }
+        loader.finish()
+    };
+    load().map_err(|error| error.with_path(storage.name()))
+}
+
+/// What is known on the way down a chain.
+pub(super) struct Opener<'a> {
+    options: &'a OpenOptions,
+    /// Files that are open already.
+    files: Vec<(u64, u64)>,
+    layers: usize,
+    warnings: Vec<String>,
+}
+
+impl<'a> Opener<'a> {
+    pub(super) fn new(options: &'a OpenOptions) -> Opener<'a> {
+        Opener { options, files: Vec::new(), layers: 0, warnings: Vec::new() }
+    }
+
+    fn top_mode(&self) -> LockMode {
+        match (self.options.writable, self.options.lock) {
+            (true, _) => LockMode::Writer,
+            (false, true) => LockMode::Reader,
+            (false, false) => LockMode::None,
+        }
+    }
+
+    fn origin_mode(&self) -> LockMode {
+        if self.options.writable || self.options.lock { LockMode::Reader } else { LockMode::None }
+    }
+
+    /// Notes a file of the chain and locks it.
+    fn enter(&mut self, storage: &SharedStorage, mode: LockMode) -> Result<()> {
+        if let Some(id) = storage.file_id() {
+            if self.files.contains(&id) {
+                let message = "the chain of origins contains this file twice";
+                let error = Error::new(ErrorKind::ChainTooDeep, message);
+                return Err(error.with_path(storage.name()));
+            }
+            self.files.push(id);
+        }
+        storage.lock(mode)
+    }
+
+    fn open_layer(
+        &mut self,
+        storage: SharedStorage,
+        path: Option<PathBuf>,
+        mode: LockMode,
+        choice: &OriginChoice,
+    ) -> Result<Arc<Layer>> {
+        self.count_layer(storage.name())?;
+        self.enter(&storage, mode)?;
+        let named = |error: Error| error.with_path(storage.name());
+        // Its size decides where a bare store ends, so an origin that the caller names is opened first.
+        let given = self.open_given(choice)?;
+        let origin_size = match &given {
+            _ if self.layers == 1 && self.options.bare_size.is_some() => self.options.bare_size,
+            Some(Node::Zeros) | None => None,
+            Some(node) => Some(node.end()),
+        };
+        let store = load_store(&storage, LoadOptions {
+            cow_size: storage.size()?,
+            growable: storage.is_growable(),
+            // A merge writes to the origin, too.
+            writable: self.options.writable,
+            origin_size,
+            overflow: self.options.overflow,
+        })?;
+        if store.state() == State::Invalid {
+            return Err(named(store.invalid_error()));
+        }
+        let descriptor = store.descriptor().cloned();
+        let origin = match given {
+            Some(node) => node,
+            None => self
+                .open_stored(descriptor.as_ref(), path.as_deref(), choice)
+                .map_err(named)?,
+        };
+        if let Some(descriptor) = &descriptor {
+            self.compare(descriptor, &origin, storage.name())?;
+        }
+        Ok(Arc::new(Layer::new(store, storage, path, origin)))
+    }
+
+    fn count_layer(&mut self, name: &str) -> Result<()> {
+        self.layers += 1;
+        if self.layers > MAX_DEPTH {
+            let message = format!("more than {MAX_DEPTH} layers");
+            return Err(Error::new(ErrorKind::ChainTooDeep, message).with_path(name));
+        }
+        Ok(())
+    }
+
+    /// The origin, if the caller decides about it.
+    fn open_given(&mut self, choice: &OriginChoice) -> Result<Option<Node>> {
+        match choice {
+            OriginChoice::Refuse | OriginChoice::FromImage => Ok(None),
+            OriginChoice::Zeros => Ok(Some(Node::Zeros)),
+            OriginChoice::Path { path, format, below } => {
+                self.open_path(path, *format, below).map(Some)
+            }
+            OriginChoice::Storage(storage) => self.open_raw(storage.clone(), None).map(Some),
+            OriginChoice::Image(image) => self.adopt(image).map(Some),
+        }
+    }
+
+    /// The origin that the image names.
+    fn open_stored(
+        &mut self,
+        descriptor: Option<&Descriptor>,
+        path: Option<&Path>,
+        choice: &OriginChoice,
+    ) -> Result<Node> {
+        let Some(descriptor) = descriptor else { return Err(bare()) };
+        let follow = matches!(choice, OriginChoice::FromImage);
+        match &descriptor.origin_name {
+            None => return Ok(Node::Zeros),
+            Some(name) if !follow => return Err(refused(name)),
+            Some(_) => {}
+        }
+        match names::stored_origin(descriptor, path)? {
+            Some((path, format)) => self.open_path(&path, format, choice),
+            None => Ok(Node::Zeros),
+        }
+    }
+
+    fn open_path(&mut self, path: &Path, format: Format, below: &OriginChoice) -> Result<Node> {
+        let storage = open_file(path, false, self.options.direct)?;
+        let path = Some(path.to_path_buf());
+        match format {
+            Format::Raw => self.open_raw(storage, path),
+            Format::Dmsnap => {
+                let mode = self.origin_mode();
+                self.open_layer(storage, path, mode, below).map(Node::Layer)
+            }
+        }
+    }
+
+    fn open_raw(&mut self, storage: SharedStorage, path: Option<PathBuf>) -> Result<Node> {
+        self.enter(&storage, self.origin_mode())?;
+        Ok(Node::Raw(Arc::new(RawOrigin::new(storage, path)?)))
+    }
+
+    /// Takes an open image as origin: it is frozen as a snapshot freezes.
+    fn adopt(&mut self, image: &Image) -> Result<Node> {
+        let inner = &image.inner;
+        let _job = inner.begin_job()?;
+        let _closed = inner.gate.close();
+        let mut layer = Arc::clone(inner.tops.top());
+        if inner.writable.load(Ordering::Acquire) {
+            layer.flush()?;
+            layer.cow.lock(LockMode::Reader)?;
+            inner.writable.store(false, Ordering::Release);
+        }
+        let top = Node::Layer(Arc::clone(&layer));
+        loop {
+            self.count_layer(layer.cow.name())?;
+            self.files.extend(layer.cow.file_id());
+            match &layer.origin {
+                Node::Layer(below) => layer = Arc::clone(below),
+                Node::Raw(raw) => {
+                    self.files.extend(raw.storage.file_id());
+                    return Ok(top);
+                }
+                Node::Zeros => return Ok(top),
+            }
+        }
+    }
+
+    /// Compares an origin with what the descriptor says about it.
+    fn compare(&mut self, descriptor: &Descriptor, origin: &Node, name: &str) -> Result<()> {
+        let found = origin_uuid(origin);
+        if let Some(expected) = descriptor.origin_uuid
+            && found != Some(expected)
+            && !self.options.ignore_origin_uuid
+            && !matches!(origin, Node::Zeros)
+        {
+            let found = found.map_or_else(|| "none".to_owned(), |uuid| uuid.to_string());
+            let message = format!(
+                "the origin {} has the UUID {found}, the image was made over {expected}",
+                origin.name()
+            );
+            return Err(Error::new(ErrorKind::OriginMismatch, message).with_path(name));
+        }
+        if let Node::Raw(raw) = origin
+            && descriptor.origin_size != 0
+            && raw.size() != descriptor.origin_size
+        {
+            self.warnings.push(format!(
+                "{name}: the origin {} has {} bytes, it had {} when the layer was made",
+                origin.name(),
+                raw.size(),
+                descriptor.origin_size
+            ));
+        }
+        Ok(())
+    }
+}
+
+fn origin_uuid(origin: &Node) -> Option<Uuid> {
+    match origin {
+        Node::Layer(layer) => layer.facts().descriptor().map(|descriptor| descriptor.uuid),
+        _ => None,
+    }
+}
+
+fn bare() -> Error {
+    let message = "a bare store: it does not record its origin, so the origin has to be named";
+    Error::new(ErrorKind::OriginRefused, message)
+}
+
+fn refused(name: &str) -> Error {
+    let message = format!(
+        "the image names \"{name}\" as its origin, and opening files that images name was not allowed"
+    );
+    Error::new(ErrorKind::OriginRefused, message)
 }

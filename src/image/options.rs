@@ -74,6 +74,7 @@ pub struct OpenOptions {
     pub(super) overflow: OverflowMode,
     pub(super) origin: OriginChoice,
     pub(super) ignore_origin_uuid: bool,
+    pub(super) bare_size: Option<u64>,
 }
 
 impl Default for OpenOptions {
@@ -85,6 +86,7 @@ impl Default for OpenOptions {
             overflow: OverflowMode::default(),
             origin: OriginChoice::default(),
             ignore_origin_uuid: false,
+            bare_size: None,
         }
     }
 }
@@ -135,6 +137,14 @@ impl OpenOptions {
     #[must_use]
     pub fn ignore_origin_uuid(mut self, ignore: bool) -> OpenOptions {
         self.ignore_origin_uuid = ignore;
+        self
+    }
+
+    /// Size of the disk in bytes, if the image is a bare store. It does not record one; without this it is as long as its origin, and
+    /// without an origin as long as its last exception says.
+    #[must_use]
+    pub fn bare_size(mut self, size: u64) -> OpenOptions {
+        self.bare_size = Some(size);
         self
     }
 }

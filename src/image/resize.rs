@@ -1,13 +1,53 @@
 //! Changing the size of the disk.
 
 use super::Image;
-use crate::error::Result;
+use super::layer::Layer;
+use crate::error::{Error, ErrorKind, Result};
+use crate::units::{MAX_FILE_SIZE, SECTOR_SIZE};
 
 impl Image {
     /// Makes the disk `size` bytes long, a multiple of 512. What is new reads as zeros. Shorter only if `shrink_allowed`: what lay past
     /// the new end is lost. Durable when it returns.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidArgument`] for a size that no disk has, for shrinking that was not allowed, and for a bare store, whose size is not
+    /// its own; [`ErrorKind::Busy`] while a merge or the like is under way; else as [`Image::flush`].
     pub fn resize(&self, size: u64, shrink_allowed: bool) -> Result<()> {
-        let _ = (size, shrink_allowed);
-        unimplemented!()
+        self.inner.check_writable()?;
+        let _job = self.inner.begin_job()?;
+        let _closed = self.inner.gate.close();
+        let top = self.top();
+        let old = top.virtual_size();
+        if size < old && !shrink_allowed {
+            let message =
+                format!("{size} bytes are less than the present {old}, and shrinking was not allowed");
+            let error = Error::new(ErrorKind::InvalidArgument, message);
+            return Err(error.with_path(top.cow.name()));
+        }
+        top.resize(size)
+    }
+}
+
+/// Refuses a size that no disk can have.
+pub(super) fn check_size(size: u64) -> Result<()> {
+    if size.is_multiple_of(SECTOR_SIZE) && size <= MAX_FILE_SIZE {
+        return Ok(());
+    }
+    let message =
+        format!("a disk of {size} bytes: must be a multiple of {SECTOR_SIZE}, at most {MAX_FILE_SIZE}");
+    Err(Error::new(ErrorKind::InvalidArgument, message))
+}
+
+impl Layer {
+    /// Changes the size. Nobody writes meanwhile.
+    pub(crate) fn resize(&self, size: u64) -> Result<()> {
+        check_size(size).map_err(|error| error.with_path(self.cow.name()))?;
+        if size == self.virtual_size() {
+            return Ok(());
+        }
+        self.flush()?;
+        let origin_size = self.origin.end();
+        self.run_job(|store| store.prepare_resize(size, origin_size))
+            .map_err(|error| error.with_path(self.cow.name()))
     }
 }

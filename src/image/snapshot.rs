@@ -1,34 +1,169 @@
 //! Putting a new layer on top of an open image.
 
-use std::path::Path;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use super::Image;
-use crate::error::Result;
-use crate::storage::SharedStorage;
+use super::create::{create_file, format_storage, random_uuid};
+use super::handle::Inner;
+use super::layer::Layer;
+use super::node::Node;
+use super::open::{MAX_DEPTH, load_store};
+use super::{Format, Image, names};
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::{Descriptor, IncompatibleFeatures};
+use crate::storage::{FileOptions, LockMode, SharedStorage};
+use crate::store::{FormatOptions, LoadOptions};
 use crate::units::ChunkSize;
 
 impl Image {
     /// Creates a layer at `new_path` with this image as its origin, and goes on in it: what is written from now on goes there, and the
     /// layer that was on top so far is frozen, flushed and locked as an origin. The chunk size defaults to the current one. A failure
     /// leaves everything as it was.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Exists`] if there is something at `new_path`; [`ErrorKind::InvalidArgument`] over a bare store, which could not be found again
+    /// from the new layer; [`ErrorKind::ChainTooDeep`]; [`ErrorKind::Busy`] while a merge or the like is under way; else as [`Image::create`]
+    /// and [`Image::flush`].
     pub fn snapshot(
         &self,
         new_path: impl AsRef<Path>,
         chunk_size: Option<ChunkSize>,
     ) -> Result<()> {
-        let _ = (new_path.as_ref(), chunk_size);
-        unimplemented!()
+        let new_path = new_path.as_ref();
+        let named = |error: Error| error.with_path(new_path.display().to_string());
+        let name = self.name_from(new_path).map_err(named)?;
+        let mut created = None;
+        let result = self.put_on_top(Some(&name), chunk_size, |format| {
+            drop(create_file(new_path, format)?);
+            created = Some(new_path.to_path_buf());
+            let options = FileOptions::new().writable(true).direct(self.inner.direct);
+            Ok((Arc::new(options.open(new_path)?) as SharedStorage, Some(new_path.to_path_buf())))
+        });
+        if let (Err(_), Some(path)) = (&result, created) {
+            let _ = fs::remove_file(path);
+        }
+        result
     }
 
     /// The same in a storage that the host supplies; its content is lost. `origin_name` is what the new layer records as the name of
     /// the present top layer, if anything.
+    ///
+    /// # Errors
+    /// As [`Image::snapshot`].
     pub fn snapshot_to(
         &self,
         storage: SharedStorage,
         origin_name: Option<&str>,
         chunk_size: Option<ChunkSize>,
     ) -> Result<()> {
-        let _ = (storage, origin_name, chunk_size);
-        unimplemented!()
+        self.put_on_top(origin_name, chunk_size, |format| {
+            storage.lock(LockMode::Writer)?;
+            format_storage(&storage, format).inspect_err(|_| drop(storage.lock(LockMode::None)))?;
+            Ok((storage, None))
+        })
     }
+
+    /// The name by which the present top is found from a new layer.
+    fn name_from(&self, new_path: &Path) -> Result<String> {
+        let top = self.top();
+        if top.facts().descriptor().is_none() {
+            let message = format!(
+                "{} is a bare store: it records neither its size nor its origin, so a layer over it could not be \
+                 opened again; add a descriptor to it first",
+                top.cow.name()
+            );
+            return Err(Error::new(ErrorKind::InvalidArgument, message));
+        }
+        let Some(path) = &top.path else {
+            let message = "the image was opened without a path: take the snapshot to a storage, with a name";
+            return Err(Error::new(ErrorKind::InvalidArgument, message));
+        };
+        names::relative_name(path, new_path)
+    }
+
+    fn put_on_top(
+        &self,
+        origin_name: Option<&str>,
+        chunk_size: Option<ChunkSize>,
+        make: impl FnOnce(FormatOptions) -> Result<(SharedStorage, Option<PathBuf>)>,
+    ) -> Result<()> {
+        let inner = &self.inner;
+        inner.check_writable()?;
+        let _job = inner.begin_job()?;
+        check_depth(self.top())?;
+        // Most of what has to be flushed is flushed while writes go on.
+        self.top().flush()?;
+        let _closed = inner.gate.close();
+        let old = self.top();
+        old.flush()?;
+        let format = new_format(old, origin_name, chunk_size)?;
+        let (storage, path) = make(format)?;
+        let layer = open_new(inner, old, storage, path)?;
+        old.trim();
+        old.cow.lock(LockMode::Reader)?;
+        inner.tops.push(Arc::new(layer)).inspect_err(|_| drop(old.cow.lock(LockMode::Writer)))
+    }
+}
+
+fn new_format(
+    old: &Layer,
+    origin_name: Option<&str>,
+    chunk_size: Option<ChunkSize>,
+) -> Result<FormatOptions> {
+    let below = old.facts().descriptor().map(|descriptor| descriptor.uuid);
+    let chunk_size = chunk_size.unwrap_or(match Descriptor::slot_offsets(old.chunk) {
+        Some(_) => old.chunk,
+        None => ChunkSize::DEFAULT,
+    });
+    if Descriptor::slot_offsets(chunk_size).is_none() {
+        let message = format!(
+            "chunks of {} bytes have no room for the new layer's size and origin",
+            chunk_size.bytes()
+        );
+        return Err(Error::new(ErrorKind::InvalidArgument, message));
+    }
+    let descriptor = Descriptor {
+        generation: 1,
+        incompatible: IncompatibleFeatures::empty(),
+        compatible: 0,
+        virtual_size: old.virtual_size(),
+        uuid: random_uuid()?,
+        origin_uuid: below,
+        origin_size: old.virtual_size(),
+        origin_name: origin_name.map(str::to_owned),
+        origin_format: origin_name.map(|_| Format::Dmsnap.name().to_owned()),
+    };
+    descriptor.encode()?;
+    Ok(FormatOptions { chunk_size, descriptor: Some(descriptor), fixed_size: false })
+}
+
+fn open_new(
+    inner: &Inner,
+    old: &Arc<Layer>,
+    storage: SharedStorage,
+    path: Option<PathBuf>,
+) -> Result<Layer> {
+    let store = load_store(&storage, LoadOptions {
+        cow_size: storage.size()?,
+        growable: storage.is_growable(),
+        writable: true,
+        origin_size: None,
+        overflow: inner.overflow,
+    })?;
+    Ok(Layer::new(store, storage, path, Node::Layer(Arc::clone(old))))
+}
+
+fn check_depth(top: &Arc<Layer>) -> Result<()> {
+    let mut layers = 1;
+    let mut origin = &top.origin;
+    while let Node::Layer(layer) = origin {
+        layers += 1;
+        origin = &layer.origin;
+    }
+    if layers < MAX_DEPTH {
+        return Ok(());
+    }
+    let message = format!("the chain has {layers} layers already, which is the most there can be");
+    Err(Error::new(ErrorKind::ChainTooDeep, message).with_path(top.cow.name()))
 }

@@ -1,14 +1,106 @@
-//! Writes.
+//! Writes: in place where a chunk has an exception, else as a new exception.
 
-use std::io::IoSlice;
+use std::io::{IoSlice, IoSliceMut};
 
-use super::Image;
+use super::bufs::{parts, total, with_part};
+use super::first_write::Span;
+use super::layer::{Layer, PinGuard};
 use crate::error::Result;
+use crate::store::{WriteExtent, WriteTarget};
+use crate::units::ByteRange;
 
-impl Image {
+/// A copied head and tail up to this size are gathered in memory, so that the chunks are written at once.
+const MAX_GATHERED: u64 = 256 << 10;
+
+impl Layer {
+    /// Where the first bytes of `range` go, and a pin on that. Waits until there is such a place.
+    #[inline]
+    pub(crate) fn look_up_write(&self, range: ByteRange) -> Result<(WriteExtent, PinGuard<'_>)> {
+        loop {
+            let seen = self.changed.generation();
+            let store = self.store()?;
+            let extent = store.map_write(range)?;
+            if extent.target != WriteTarget::Wait {
+                return Ok((extent, self.pin()));
+            }
+            drop(store);
+            self.changed.wait(seen);
+        }
+    }
+
     /// Makes `bufs` the content from `offset`.
-    pub fn write_vectored(&self, bufs: &[IoSlice<'_>], offset: u64) -> Result<()> {
-        let _ = (bufs, offset);
-        unimplemented!()
+    pub(crate) fn write(&self, bufs: &[IoSlice<'_>], offset: u64) -> Result<()> {
+        let len = total(bufs);
+        let range = self.checked_range(offset, len)?;
+        let mut done = 0;
+        while done < len {
+            let rest = ByteRange::new(range.start + done, len - done);
+            let (extent, pin) = self.look_up_write(rest)?;
+            done += match extent.target {
+                WriteTarget::Cow { offset } => {
+                    with_part(bufs, done, extent.len, |bufs| {
+                        self.cow.write_vectored_at(bufs, offset)
+                    })?;
+                    extent.len
+                }
+                WriteTarget::Origin => {
+                    with_part(bufs, done, extent.len, |bufs| self.origin.write(bufs, rest.start))?;
+                    extent.len
+                }
+                WriteTarget::Unmapped => {
+                    // Writers of new chunks must not keep others from being freed, or both would wait.
+                    drop(pin);
+                    let part = ByteRange::new(rest.start, extent.len);
+                    self.first_write(part, |span| {
+                        with_part(bufs, done, span.data.len, |bufs| self.fill(span, bufs))
+                    })?
+                }
+                WriteTarget::Wait => 0,
+            };
+        }
+        Ok(())
+    }
+
+    /// Gives new chunks their content: the data, and the origin's bytes around it.
+    fn fill(&self, span: &Span, bufs: &[IoSlice<'_>]) -> Result<()> {
+        let (head, tail) = (span.head(), span.tail());
+        if head.is_empty() && tail.is_empty() {
+            return self.cow.write_vectored_at(bufs, span.cow_offset);
+        }
+        if head.len + tail.len > MAX_GATHERED {
+            return self.fill_piecewise(span, bufs);
+        }
+        let end = self.origin.end();
+        // Zeros that are there already need not be written.
+        let skip_head = span.reads_zero && head.start >= end;
+        let skip_tail = span.reads_zero && tail.start >= end;
+        let head_len = if skip_head { 0 } else { head.len as usize };
+        let tail_len = if skip_tail { 0 } else { tail.len as usize };
+        let mut copied = vec![0; head_len + tail_len];
+        let (head_buf, tail_buf) = copied.split_at_mut(head_len);
+        if head_len > 0 && head.start < end {
+            self.origin.read(&mut [IoSliceMut::new(head_buf)], head.start)?;
+        }
+        if tail_len > 0 && tail.start < end {
+            self.origin.read(&mut [IoSliceMut::new(tail_buf)], tail.start)?;
+        }
+        let start = if skip_head { span.cow_of(span.data.start) } else { span.cow_offset };
+        let mut all = Vec::with_capacity(bufs.len() + 2);
+        all.push(IoSlice::new(head_buf));
+        all.extend(parts(bufs, 0, span.data.len));
+        all.push(IoSlice::new(tail_buf));
+        all.retain(|buf| !buf.is_empty());
+        self.cow.write_vectored_at(&all, start)
+    }
+
+    /// The same for chunks too big to gather.
+    fn fill_piecewise(&self, span: &Span, bufs: &[IoSlice<'_>]) -> Result<()> {
+        for part in [span.head(), span.tail()] {
+            if !part.is_empty() {
+                let to = span.cow_of(part.start);
+                self.origin.copy_out(part, &*self.cow, to, span.reads_zero)?;
+            }
+        }
+        self.cow.write_vectored_at(bufs, span.cow_of(span.data.start))
     }
 }

@@ -1,0 +1,190 @@
+//! One layer: a store, the file it lives in, and what lies below.
+
+use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use super::flush::FlushRounds;
+use super::node::Node;
+use super::run;
+use super::signal::Signal;
+use crate::error::{Error, ErrorKind, Result};
+use crate::storage::{LockMode, SharedStorage};
+use crate::store::{Pin, Pins, Plan, Progress, Store};
+use crate::units::ChunkSize;
+
+/// A COW layer.
+///
+/// The store's lock is held for look-ups and changes of state only, never during I/O. What a look-up returned is kept from being
+/// reused by a pin.
+#[derive(Debug)]
+pub(crate) struct Layer {
+    store: RwLock<Store>,
+    pins: Arc<Pins>,
+    pub(crate) chunk: ChunkSize,
+    pub(crate) cow: SharedStorage,
+    pub(crate) path: Option<PathBuf>,
+    pub(crate) origin: Node,
+    /// Something happened that those who were told to wait may wait for.
+    pub(crate) changed: Signal,
+    pub(crate) flush_rounds: FlushRounds,
+    /// A merge may have written to the origin what no flush covered yet.
+    pub(crate) origin_written: AtomicBool,
+    /// Whether the file's lock goes when the layer goes.
+    owns_lock: bool,
+}
+
+/// Keeps what a look-up returned from being reused until dropped.
+#[derive(Debug)]
+pub(crate) struct PinGuard<'a> {
+    layer: &'a Layer,
+    pin: Option<Pin>,
+}
+
+impl Drop for PinGuard<'_> {
+    fn drop(&mut self) {
+        if let Some(pin) = self.pin.take()
+            && self.layer.pins.unpin(pin)
+        {
+            self.layer.changed.notify();
+        }
+    }
+}
+
+impl Layer {
+    pub(crate) fn new(
+        store: Store,
+        cow: SharedStorage,
+        path: Option<PathBuf>,
+        origin: Node,
+    ) -> Layer {
+        Layer {
+            pins: Arc::clone(store.pins()),
+            chunk: store.chunk_size(),
+            store: RwLock::new(store),
+            cow,
+            path,
+            origin,
+            changed: Signal::default(),
+            flush_rounds: FlushRounds::default(),
+            origin_written: AtomicBool::new(false),
+            owns_lock: true,
+        }
+    }
+
+    /// For a layer whose file somebody else has locked and goes on using.
+    pub(crate) fn with_foreign_lock(mut self) -> Layer {
+        self.owns_lock = false;
+        self
+    }
+
+    /// The store, for look-ups.
+    #[inline]
+    pub(crate) fn store(&self) -> Result<RwLockReadGuard<'_, Store>> {
+        self.store.read().map_err(|_| poisoned())
+    }
+
+    /// The store, for changes.
+    pub(crate) fn store_mut(&self) -> Result<RwLockWriteGuard<'_, Store>> {
+        self.store.write().map_err(|_| poisoned())
+    }
+
+    /// The store, for facts that cannot be half-changed.
+    pub(crate) fn facts(&self) -> RwLockReadGuard<'_, Store> {
+        self.store.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn virtual_size(&self) -> u64 {
+        self.facts().virtual_size()
+    }
+
+    /// A pin. To be taken under the lock of the look-up it protects.
+    #[inline]
+    pub(crate) fn pin(&self) -> PinGuard<'_> {
+        PinGuard { layer: self, pin: Some(self.pins.pin()) }
+    }
+
+    /// Runs a plan and gives it back.
+    pub(crate) fn run(&self, mut plan: Plan) -> Result<()> {
+        let outcome = run::run(&mut plan, &self.cow, &self.origin);
+        let result = self.store_mut().and_then(|mut store| store.finish_plan(plan, outcome));
+        self.changed.notify();
+        result
+    }
+
+    /// Runs a job of the store from its beginning to its end.
+    pub(crate) fn run_job(&self, begin: impl FnOnce(&mut Store) -> Result<()>) -> Result<()> {
+        begin(&mut *self.store_mut()?)?;
+        let result = loop {
+            match self.job_step() {
+                Ok(true) => {}
+                Ok(false) => break Ok(()),
+                Err(error) => break Err(error),
+            }
+        };
+        if result.is_err() {
+            self.cancel_job();
+        }
+        self.reclaim();
+        result
+    }
+
+    /// One plan of the job under way. Returns whether there is more to do.
+    pub(crate) fn job_step(&self) -> Result<bool> {
+        loop {
+            let seen = self.changed.generation();
+            let progress = self.store_mut()?.next_plan()?;
+            match progress {
+                Progress::Plan(plan) => return self.run(plan).map(|()| true),
+                Progress::Wait => self.changed.wait(seen),
+                Progress::Done => {
+                    self.changed.notify();
+                    return Ok(false);
+                }
+            }
+        }
+    }
+
+    pub(crate) fn cancel_job(&self) {
+        if let Ok(mut store) = self.store_mut() {
+            // Refused only while a plan is outstanding, and plans are run where jobs are.
+            let _ = store.cancel();
+        }
+        self.changed.notify();
+    }
+
+    /// Gives back what space can be given back now. Nothing depends on it, so failures do not count.
+    pub(crate) fn reclaim(&self) {
+        // Punching first makes cutting possible.
+        for _ in 0..2 {
+            let plan = self.store_mut().ok().and_then(|mut store| store.reclaim());
+            match plan.map(|plan| self.run(plan)) {
+                Some(Ok(())) => {}
+                _ => return,
+            }
+        }
+    }
+
+    /// For closing: gives up what space was reserved ahead. Failures do not count.
+    pub(crate) fn trim(&self) {
+        self.reclaim();
+        let plan = self.store_mut().ok().and_then(|mut store| store.trim());
+        if let Some(plan) = plan {
+            let _ = self.run(plan);
+        }
+    }
+}
+
+impl Drop for Layer {
+    fn drop(&mut self) {
+        // A storage that the host supplied may outlive us.
+        if self.owns_lock {
+            let _ = self.cow.lock(LockMode::None);
+        }
+    }
+}
+
+#[cold]
+fn poisoned() -> Error {
+    Error::new(ErrorKind::Internal, "a thread panicked while it changed this image")
+}

@@ -1,0 +1,193 @@
+//! What lies below a layer.
+
+use std::io::{IoSlice, IoSliceMut};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::bufs::{total_mut, with_part_mut};
+use super::copy;
+use super::layer::Layer;
+use crate::error::{Error, ErrorKind, Result};
+use crate::storage::{LockMode, SharedStorage, Storage};
+use crate::units::ByteRange;
+
+/// The origin of a layer.
+#[derive(Clone, Debug)]
+pub(crate) enum Node {
+    /// None: zeros without end.
+    Zeros,
+    /// The bytes of a disk.
+    Raw(Arc<RawOrigin>),
+    /// Another layer.
+    Layer(Arc<Layer>),
+}
+
+/// A raw file or device at the bottom of a chain.
+#[derive(Debug)]
+pub(crate) struct RawOrigin {
+    pub(crate) storage: SharedStorage,
+    pub(crate) path: Option<PathBuf>,
+    /// Its size. Our lock keeps others from changing it, so it need not be asked for at each read.
+    size: AtomicU64,
+}
+
+impl RawOrigin {
+    pub(crate) fn new(storage: SharedStorage, path: Option<PathBuf>) -> Result<RawOrigin> {
+        let size = AtomicU64::new(storage.size()?);
+        Ok(RawOrigin { storage, path, size })
+    }
+
+    pub(crate) fn size(&self) -> u64 {
+        self.size.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_size(&self, size: u64) -> Result<()> {
+        self.storage.set_size(size)?;
+        self.size.store(size, Ordering::Release);
+        Ok(())
+    }
+
+    fn read(&self, bufs: &mut [IoSliceMut<'_>], offset: u64, wanted: u64) -> Result<()> {
+        let inside = self.size().saturating_sub(offset).min(wanted);
+        if inside == wanted {
+            return self.storage.read_vectored_at(bufs, offset);
+        }
+        if inside > 0 {
+            with_part_mut(bufs, 0, inside, |bufs| self.storage.read_vectored_at(bufs, offset))?;
+        }
+        with_part_mut(bufs, inside, wanted - inside, fill_zeros);
+        Ok(())
+    }
+}
+
+pub(crate) fn fill_zeros(bufs: &mut [IoSliceMut<'_>]) {
+    for buf in bufs {
+        buf.fill(0);
+    }
+}
+
+impl Node {
+    /// Where it ends; past that there are zeros.
+    pub(crate) fn end(&self) -> u64 {
+        match self {
+            Node::Zeros => 0,
+            Node::Raw(raw) => raw.size(),
+            Node::Layer(layer) => layer.virtual_size(),
+        }
+    }
+
+    /// Fills `bufs` from `offset`, with zeros past the end.
+    pub(crate) fn read(&self, bufs: &mut [IoSliceMut<'_>], offset: u64) -> Result<()> {
+        let wanted = total_mut(bufs);
+        match self {
+            Node::Zeros => {
+                fill_zeros(bufs);
+                Ok(())
+            }
+            Node::Raw(raw) => raw.read(bufs, offset, wanted),
+            Node::Layer(layer) => {
+                let inside = layer.virtual_size().saturating_sub(offset).min(wanted);
+                if inside == wanted {
+                    return layer.read(bufs, offset);
+                }
+                if inside > 0 {
+                    with_part_mut(bufs, 0, inside, |bufs| layer.read(bufs, offset))?;
+                }
+                with_part_mut(bufs, inside, wanted - inside, fill_zeros);
+                Ok(())
+            }
+        }
+    }
+
+    /// Writes into the origin, as a merge does.
+    pub(crate) fn write(&self, bufs: &[IoSlice<'_>], offset: u64) -> Result<()> {
+        match self {
+            Node::Zeros => Err(nothing_to_write()),
+            Node::Raw(raw) => raw.storage.write_vectored_at(bufs, offset),
+            Node::Layer(layer) => layer.write(bufs, offset),
+        }
+    }
+
+    /// Makes a range of the origin read as zeros.
+    pub(crate) fn write_zeroes(&self, range: ByteRange, unmap: bool) -> Result<()> {
+        match self {
+            Node::Zeros => Err(nothing_to_write()),
+            Node::Raw(raw) => raw.storage.write_zeroes(range, unmap),
+            Node::Layer(layer) => layer.write_zeroes(range, unmap),
+        }
+    }
+
+    /// Gives back space of a range of the origin.
+    pub(crate) fn discard(&self, range: ByteRange) -> Result<()> {
+        match self {
+            Node::Zeros => Err(nothing_to_write()),
+            Node::Raw(raw) => raw.storage.discard(range),
+            Node::Layer(layer) => layer.discard(range),
+        }
+    }
+
+    pub(crate) fn set_size(&self, size: u64) -> Result<()> {
+        match self {
+            Node::Zeros => Err(nothing_to_write()),
+            Node::Raw(raw) => raw.set_size(size),
+            Node::Layer(layer) => layer.resize(size),
+        }
+    }
+
+    /// Makes what was written into the origin durable, a layer's records included.
+    pub(crate) fn flush(&self) -> Result<()> {
+        match self {
+            Node::Zeros => Ok(()),
+            Node::Raw(raw) => raw.storage.flush(),
+            Node::Layer(layer) => layer.flush(),
+        }
+    }
+
+    pub(crate) fn lock(&self, mode: LockMode) -> Result<()> {
+        match self {
+            Node::Zeros => Ok(()),
+            Node::Raw(raw) => raw.storage.lock(mode),
+            Node::Layer(layer) => layer.cow.lock(mode),
+        }
+    }
+
+    /// What errors call it.
+    pub(crate) fn name(&self) -> &str {
+        match self {
+            Node::Zeros => "no origin",
+            Node::Raw(raw) => raw.storage.name(),
+            Node::Layer(layer) => layer.cow.name(),
+        }
+    }
+
+    /// Puts the bytes of `range` at `to` in `target`; zeros need not be written if `target` reads as zeros there already.
+    pub(crate) fn copy_out(
+        &self,
+        range: ByteRange,
+        target: &dyn Storage,
+        to: u64,
+        target_is_zero: bool,
+    ) -> Result<()> {
+        let inside = self.end().saturating_sub(range.start).min(range.len);
+        let part = ByteRange::new(range.start, inside);
+        match self {
+            _ if inside == 0 => {}
+            Node::Zeros => {}
+            Node::Raw(raw) => {
+                let from = (&*raw.storage, part.start);
+                copy::copy(from, (target, to), inside, target_is_zero)?;
+            }
+            Node::Layer(layer) => layer.copy_out(part, target, to, target_is_zero)?,
+        }
+        let rest = range.len - inside;
+        if rest > 0 && !target_is_zero {
+            target.write_zeroes(ByteRange::new(to + inside, rest), true)?;
+        }
+        Ok(())
+    }
+}
+
+fn nothing_to_write() -> Error {
+    Error::new(ErrorKind::InvalidArgument, "the image has no origin to write to")
+}

@@ -1,0 +1,124 @@
+//! Running the plans that a store makes.
+
+use std::io::{IoSlice, IoSliceMut};
+
+use super::copy::{self, LONG_RUN, PIECE};
+use super::node::Node;
+use crate::error::{Error, ErrorKind, Result};
+use crate::storage::{SharedStorage, Storage};
+use crate::store::{Device, Plan, Step};
+use crate::units::ByteRange;
+
+/// Runs the steps of `plan` in order. What it reads is supplied to it.
+pub(crate) fn run(plan: &mut Plan, cow: &SharedStorage, origin: &Node) -> Result<()> {
+    let devices = Devices { cow, origin };
+    for index in 0..plan.steps().len() {
+        let Some(step) = plan.steps().get(index).cloned() else { break };
+        if let Step::Read { device, range } = step {
+            let bytes = devices.read(device, range)?;
+            plan.supply(index, bytes)?;
+        } else {
+            devices.run(&step)?;
+        }
+    }
+    Ok(())
+}
+
+struct Devices<'a> {
+    cow: &'a SharedStorage,
+    origin: &'a Node,
+}
+
+impl Devices<'_> {
+    fn read(&self, device: Device, range: ByteRange) -> Result<Vec<u8>> {
+        let mut bytes = zeroed(range.len)?;
+        match device {
+            Device::Cow => self.cow.read_at(&mut bytes, range.start)?,
+            Device::Origin => self.origin.read(&mut [IoSliceMut::new(&mut bytes)], range.start)?,
+        }
+        Ok(bytes)
+    }
+
+    fn run(&self, step: &Step) -> Result<()> {
+        match (step, self.origin) {
+            (Step::Read { .. }, _) => Ok(()),
+            (Step::Write { device: Device::Cow, offset, data }, _) => {
+                self.cow.write_at(data, *offset)
+            }
+            (Step::Write { device: Device::Origin, offset, data }, origin) => {
+                origin.write(&[IoSlice::new(data)], *offset)
+            }
+            (Step::WriteZeroes { device: Device::Cow, range, unmap }, _) => {
+                self.cow.write_zeroes(*range, *unmap)
+            }
+            (Step::WriteZeroes { device: Device::Origin, range, unmap }, origin) => {
+                origin.write_zeroes(*range, *unmap)
+            }
+            (Step::Discard { device: Device::Cow, range }, _) => self.cow.discard(*range),
+            (Step::Discard { device: Device::Origin, range }, origin) => origin.discard(*range),
+            (Step::SetSize { device: Device::Cow, size }, _) => self.cow.set_size(*size),
+            (Step::SetSize { device: Device::Origin, size }, origin) => origin.set_size(*size),
+            (Step::Flush { device: Device::Cow }, _) => self.cow.flush(),
+            (Step::Flush { device: Device::Origin }, origin) => origin.flush(),
+            (Step::Copy { from, from_offset, to, to_offset, len }, _) => {
+                self.copy((*from, *from_offset), (*to, *to_offset), *len)
+            }
+        }
+    }
+
+    fn copy(&self, from: (Device, u64), to: (Device, u64), len: u64) -> Result<()> {
+        let (cow, origin): (&dyn Storage, _) = (&**self.cow, self.origin);
+        match (from, to) {
+            ((Device::Cow, from), (Device::Cow, to)) => {
+                copy::copy((cow, from), (cow, to), len, false)
+            }
+            ((Device::Origin, from), (Device::Cow, to)) => {
+                origin.copy_out(ByteRange::new(from, len), cow, to, false)
+            }
+            ((Device::Cow, from), (Device::Origin, to)) => match origin {
+                Node::Raw(raw) => copy::copy((cow, from), (&*raw.storage, to), len, false),
+                _ => copy_into(cow, from, origin, to, len),
+            },
+            ((Device::Origin, _), (Device::Origin, _)) => {
+                Err(Error::new(ErrorKind::Internal, "a plan copies the origin onto itself"))
+            }
+        }
+    }
+}
+
+/// Copies into a layer, through that layer's own way of writing.
+fn copy_into(cow: &dyn Storage, from: u64, origin: &Node, to: u64, len: u64) -> Result<()> {
+    let mut buf = zeroed(len.min(PIECE))?;
+    let mut done = 0;
+    while done < len {
+        let left = len - done;
+        let (part, hole) = if left < LONG_RUN {
+            (left, false)
+        } else {
+            let extent = cow.extent_at(from + done)?;
+            (extent.len.clamp(1, left), !extent.allocated && extent.len > 0)
+        };
+        if hole {
+            origin.write_zeroes(ByteRange::new(to + done, part), true)?;
+            done += part;
+            continue;
+        }
+        let piece = &mut buf[..part.min(PIECE) as usize];
+        cow.read_at(piece, from + done)?;
+        origin.write(&[IoSlice::new(piece)], to + done)?;
+        done += piece.len() as u64;
+    }
+    Ok(())
+}
+
+/// A buffer whose size comes from a file: failing to get it is an error like any other.
+fn zeroed(len: u64) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let fits = usize::try_from(len).is_ok_and(|len| bytes.try_reserve_exact(len).is_ok());
+    if !fits {
+        let message = format!("no memory for a buffer of {len} bytes");
+        return Err(Error::new(ErrorKind::NoMemory, message));
+    }
+    bytes.resize(len as usize, 0);
+    Ok(bytes)
+}
