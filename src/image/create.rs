@@ -105,7 +105,7 @@ fn sync_directory(path: &Path) -> Result<()> {
 impl CreateOptions {
     /// The store to make.
     fn format(&self, origin: Option<&OriginFacts>) -> Result<FormatOptions> {
-        let chunk_size = self.chunk_size.unwrap_or_default();
+        let chunk_size = self.chunk_size.unwrap_or(ChunkSize::DEFAULT);
         let descriptor = if self.bare { None } else { Some(self.descriptor(chunk_size, origin)?) };
         Ok(FormatOptions { chunk_size, descriptor, fixed_size: false })
     }
