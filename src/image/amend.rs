@@ -66,36 +66,41 @@ impl Image {
         let top = self.top();
         let named = |error: Error| error.with_path(top.cow.name());
         let old = top.facts().descriptor().cloned();
-        let wanted = amend.apply(old.clone(), top.path.as_deref()).map_err(named)?;
+        let wanted = amend
+            .apply(old.clone(), top.path.as_deref())
+            .map_err(named)?;
         if wanted == old {
             return Ok(());
         }
         let _closed = self.inner.gate.close();
         top.flush()?;
-        top.run_job(|store| store.prepare_descriptor(wanted)).map_err(named)
+        top.run_job(|store| store.prepare_descriptor(wanted))
+            .map_err(named)
     }
 }
 
 impl Amend {
-    fn apply(
-        &self,
-        old: Option<Descriptor>,
-        layer: Option<&Path>,
-    ) -> Result<Option<Descriptor>> {
+    fn apply(&self, old: Option<Descriptor>, layer: Option<&Path>) -> Result<Option<Descriptor>> {
         if self.remove_descriptor {
             if self.add_descriptor.is_some() || self.origin.is_some() {
-                return Err(contradiction("a descriptor that is removed cannot be changed too"));
+                return Err(contradiction(
+                    "a descriptor that is removed cannot be changed too",
+                ));
             }
             return Ok(None);
         }
         let mut descriptor = match (old, self.add_descriptor) {
             (Some(_), Some(_)) => {
-                return Err(contradiction("the image has a descriptor; its size is changed by resize"));
+                return Err(contradiction(
+                    "the image has a descriptor; its size is changed by resize",
+                ));
             }
             (Some(old), None) => old,
             (None, Some(size)) => new_descriptor(size)?,
             (None, None) if self.origin.is_some() => {
-                return Err(contradiction("a bare store records no origin: add a descriptor too"));
+                return Err(contradiction(
+                    "a bare store records no origin: add a descriptor too",
+                ));
             }
             (None, None) => return Ok(None),
         };

@@ -87,10 +87,16 @@ mod tests {
 
     #[test]
     fn test_parts_are_cut_across_buffers() {
-        let bufs = [IoSlice::new(b"abc"), IoSlice::new(b""), IoSlice::new(b"defgh")];
+        let bufs = [
+            IoSlice::new(b"abc"),
+            IoSlice::new(b""),
+            IoSlice::new(b"defgh"),
+        ];
         let flat = |skip, len| {
             with_part(&bufs, skip, len, |part| {
-                part.iter().flat_map(|buf| buf.to_vec()).collect::<Vec<u8>>()
+                part.iter()
+                    .flat_map(|buf| buf.to_vec())
+                    .collect::<Vec<u8>>()
             })
         };
         assert_eq!(flat(0, 8), b"abcdefgh");

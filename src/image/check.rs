@@ -230,7 +230,10 @@ impl Leaks {
             let chunk = report.chunk_size;
             let first = chunk.index_of(start);
             // Two extents may share a chunk.
-            let last_counted = self.ranges.last().map(|before| chunk.index_of(before.end() - 1));
+            let last_counted = self
+                .ranges
+                .last()
+                .map(|before| chunk.index_of(before.end() - 1));
             self.chunks += chunk.index_of(end - 1) - first + u64::from(last_counted != Some(first));
             self.bytes += end - start;
             self.ranges.push(ByteRange::new(start, end - start));
@@ -242,7 +245,11 @@ fn give_back(storage: &SharedStorage, leaks: &Leaks) -> Result<()> {
     for range in &leaks.ranges {
         storage.discard(*range)?;
     }
-    if leaks.ranges.is_empty() { Ok(()) } else { storage.flush() }
+    if leaks.ranges.is_empty() {
+        Ok(())
+    } else {
+        storage.flush()
+    }
 }
 
 fn repair_records(storage: &SharedStorage, options: &CheckOptions) -> Result<()> {

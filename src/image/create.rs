@@ -94,7 +94,9 @@ fn check_room(storage: &SharedStorage, format: &FormatOptions) -> Result<()> {
 
 /// Makes a new name in a directory durable.
 fn sync_directory(path: &Path) -> Result<()> {
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let parent = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty());
     let directory = parent.unwrap_or(Path::new("."));
     let synced = File::open(directory).and_then(|file| file.sync_all());
     synced.map_err(|error| {
@@ -106,8 +108,16 @@ impl CreateOptions {
     /// The store to make.
     fn format(&self, origin: Option<&OriginFacts>) -> Result<FormatOptions> {
         let chunk_size = self.chunk_size.unwrap_or(ChunkSize::DEFAULT);
-        let descriptor = if self.bare { None } else { Some(self.descriptor(chunk_size, origin)?) };
-        Ok(FormatOptions { chunk_size, descriptor, fixed_size: false })
+        let descriptor = if self.bare {
+            None
+        } else {
+            Some(self.descriptor(chunk_size, origin)?)
+        };
+        Ok(FormatOptions {
+            chunk_size,
+            descriptor,
+            fixed_size: false,
+        })
     }
 
     fn descriptor(
@@ -141,7 +151,10 @@ impl CreateOptions {
             origin_uuid: origin.and_then(|origin| origin.uuid),
             origin_size: origin.map_or(0, |origin| origin.size),
             origin_name: self.origin.as_ref().map(|(name, _)| name.clone()),
-            origin_format: self.origin.as_ref().map(|(_, format)| format.name().to_owned()),
+            origin_format: self
+                .origin
+                .as_ref()
+                .map(|(_, format)| format.name().to_owned()),
         };
         // Names that do not fit are found before anything is touched.
         descriptor.encode()?;
@@ -167,7 +180,11 @@ pub(super) struct OriginFacts {
 
 impl OriginFacts {
     fn given((uuid, size): (Option<Uuid>, u64)) -> OriginFacts {
-        OriginFacts { uuid, size, _storage: None }
+        OriginFacts {
+            uuid,
+            size,
+            _storage: None,
+        }
     }
 
     fn find(layer: &Path, options: &CreateOptions) -> Result<Option<OriginFacts>> {
@@ -189,7 +206,11 @@ impl OriginFacts {
         storage.lock(LockMode::Reader)?;
         if format == Format::Raw {
             let size = storage.size()?;
-            return Ok(OriginFacts { uuid: None, size, _storage: Some(storage) });
+            return Ok(OriginFacts {
+                uuid: None,
+                size,
+                _storage: Some(storage),
+            });
         }
         let options = LoadOptions {
             cow_size: storage.size()?,
@@ -207,6 +228,10 @@ impl OriginFacts {
             return Err(named(Error::new(ErrorKind::InvalidArgument, message)));
         };
         let (uuid, size) = (Some(descriptor.uuid), descriptor.virtual_size);
-        Ok(OriginFacts { uuid, size, _storage: Some(Arc::clone(&storage)) })
+        Ok(OriginFacts {
+            uuid,
+            size,
+            _storage: Some(Arc::clone(&storage)),
+        })
     }
 }

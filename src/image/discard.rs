@@ -39,12 +39,17 @@ impl Layer {
             at += match extent.target {
                 WriteTarget::Cow { offset } => {
                     let whole = self.chunk.offset_in_chunk(at) == 0;
-                    let len = if whole { self.zeroed_len(at, extent.len) } else { extent.len };
+                    let len = if whole {
+                        self.zeroed_len(at, extent.len)
+                    } else {
+                        extent.len
+                    };
                     self.cow.write_zeroes(ByteRange::new(offset, len), unmap)?;
                     extent.len
                 }
                 WriteTarget::Origin => {
-                    self.origin.write_zeroes(ByteRange::new(at, extent.len), unmap)?;
+                    self.origin
+                        .write_zeroes(ByteRange::new(at, extent.len), unmap)?;
                     extent.len
                 }
                 WriteTarget::Unmapped => {
@@ -74,7 +79,8 @@ impl Layer {
         for part in [span.head(), span.tail()] {
             if !part.is_empty() {
                 let to = span.cow_of(part.start);
-                self.origin.copy_out(part, &*self.cow, to, span.reads_zero)?;
+                self.origin
+                    .copy_out(part, &*self.cow, to, span.reads_zero)?;
             }
         }
         Ok(())

@@ -46,12 +46,22 @@ pub(crate) struct Located {
 
 impl Located {
     fn nowhere(len: u64, depth: u32) -> Located {
-        Located { len, depth, kind: ExtentKind::Zero, allocated: false, offset: None }
+        Located {
+            len,
+            depth,
+            kind: ExtentKind::Zero,
+            allocated: false,
+            offset: None,
+        }
     }
 
     fn in_storage(storage: &dyn Storage, offset: u64, len: u64, depth: u32) -> Result<Located> {
         let extent = storage.extent_at(offset)?;
-        let kind = if extent.allocated { ExtentKind::Data } else { ExtentKind::Zero };
+        let kind = if extent.allocated {
+            ExtentKind::Data
+        } else {
+            ExtentKind::Zero
+        };
         Ok(Located {
             len: extent.len.clamp(1, len),
             depth,
@@ -67,12 +77,10 @@ impl Layer {
     pub(crate) fn locate(&self, range: ByteRange, depth: u32) -> Result<Located> {
         let (extent, _pin) = self.look_up(range)?;
         match extent.target {
-            Target::Cow { offset } => {
-                Located::in_storage(&*self.cow, offset, extent.len, depth)
-            }
-            Target::Origin => {
-                self.origin.locate(ByteRange::new(range.start, extent.len), depth + 1)
-            }
+            Target::Cow { offset } => Located::in_storage(&*self.cow, offset, extent.len, depth),
+            Target::Origin => self
+                .origin
+                .locate(ByteRange::new(range.start, extent.len), depth + 1),
         }
     }
 }
@@ -105,14 +113,20 @@ impl Extents<'_> {
         if self.rest.is_empty() {
             return Ok(None);
         }
-        let extent = self.image.next_extent(self.rest).inspect_err(|_| self.rest.len = 0)?;
+        let extent = self
+            .image
+            .next_extent(self.rest)
+            .inspect_err(|_| self.rest.len = 0)?;
         let len = self.rest.len - extent.range.len;
         self.rest = ByteRange::new(extent.range.end(), len);
         Ok(Some(extent))
     }
 
     fn fetch_joined(&mut self) -> Result<Option<ImageExtent>> {
-        let Some(mut extent) = self.next.take().map_or_else(|| self.fetch(), |next| Ok(Some(next)))?
+        let Some(mut extent) = self
+            .next
+            .take()
+            .map_or_else(|| self.fetch(), |next| Ok(Some(next)))?
         else {
             return Ok(None);
         };
@@ -174,6 +188,10 @@ impl Image {
         if !rest.is_empty() {
             top.look_up(rest)?;
         }
-        Ok(Extents { image: self, rest, next: None })
+        Ok(Extents {
+            image: self,
+            rest,
+            next: None,
+        })
     }
 }

@@ -58,7 +58,9 @@ struct InFlight<'a> {
 impl InFlight<'_> {
     /// Makes it visible. Returns whether the host should commit now.
     fn complete(mut self) -> Result<bool> {
-        let Some(id) = self.id.take() else { return Ok(false) };
+        let Some(id) = self.id.take() else {
+            return Ok(false);
+        };
         let mut store = self.layer.store_mut()?;
         let result = store.complete_exception(id);
         let full = store.should_commit();
@@ -89,8 +91,13 @@ impl Layer {
     ) -> Result<u64> {
         let first = self.chunk.index_of(range.start);
         let count = self.chunk.index_of(range.end() - 1) - first + 1;
-        let Some(new) = self.prepare(OriginChunk(first), count)? else { return Ok(0) };
-        let in_flight = InFlight { layer: self, id: Some(new.id) };
+        let Some(new) = self.prepare(OriginChunk(first), count)? else {
+            return Ok(0);
+        };
+        let in_flight = InFlight {
+            layer: self,
+            id: Some(new.id),
+        };
         let span = Span::new(self.chunk, &new, range);
         fill(&span)?;
         if in_flight.complete()? {
@@ -117,7 +124,10 @@ impl Layer {
     /// In the kernel's mode P a full device invalidates the snapshot, on disk too.
     #[cold]
     fn overflowed(&self, error: Error) -> Error {
-        let plan = self.store_mut().ok().and_then(|mut store| store.take_invalidation());
+        let plan = self
+            .store_mut()
+            .ok()
+            .and_then(|mut store| store.take_invalidation());
         if let Some(mut plan) = plan {
             let outcome = run::run(&mut plan, &self.cow, &self.origin);
             if let Ok(mut store) = self.store_mut() {

@@ -28,9 +28,15 @@ impl FlushRounds {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let wanted = state.begun + 1;
         while state.running {
-            state = self.ended.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = self
+                .ended
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
             if state.ended >= wanted {
-                return state.error.as_ref().map_or(Ok(()), |error| Err(error.duplicate()));
+                return state
+                    .error
+                    .as_ref()
+                    .map_or(Ok(()), |error| Err(error.duplicate()));
             }
         }
         state.begun += 1;
@@ -50,13 +56,21 @@ struct Running<'a> {
 
 impl Running<'_> {
     fn end(self, error: Option<Error>) {
-        self.rounds.state.lock().unwrap_or_else(PoisonError::into_inner).error = error;
+        self.rounds
+            .state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .error = error;
     }
 }
 
 impl Drop for Running<'_> {
     fn drop(&mut self) {
-        let mut state = self.rounds.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self
+            .rounds
+            .state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         state.running = false;
         state.ended = state.begun;
         drop(state);

@@ -34,7 +34,10 @@ impl Gate {
             self.leave();
             let mut guard = self.mutex.lock().unwrap_or_else(PoisonError::into_inner);
             while self.state.load(Ordering::Acquire) & CLOSED != 0 {
-                guard = self.changed.wait(guard).unwrap_or_else(PoisonError::into_inner);
+                guard = self
+                    .changed
+                    .wait(guard)
+                    .unwrap_or_else(PoisonError::into_inner);
             }
         }
         Passage(self)
@@ -44,10 +47,16 @@ impl Gate {
     pub(crate) fn close(&self) -> Closed<'_> {
         let closer = self.closer.lock().unwrap_or_else(PoisonError::into_inner);
         self.state.fetch_or(CLOSED, Ordering::AcqRel);
-        let closed = Closed { gate: self, _closer: closer };
+        let closed = Closed {
+            gate: self,
+            _closer: closer,
+        };
         let mut guard = self.mutex.lock().unwrap_or_else(PoisonError::into_inner);
         while self.state.load(Ordering::Acquire) != CLOSED {
-            guard = self.changed.wait(guard).unwrap_or_else(PoisonError::into_inner);
+            guard = self
+                .changed
+                .wait(guard)
+                .unwrap_or_else(PoisonError::into_inner);
         }
         drop(guard);
         closed
@@ -105,7 +114,10 @@ mod tests {
             while gate.state.load(Ordering::SeqCst) & CLOSED == 0 {
                 thread::yield_now();
             }
-            assert!(closed_rx.try_recv().is_err(), "closed with an operation inside");
+            assert!(
+                closed_rx.try_recv().is_err(),
+                "closed with an operation inside"
+            );
             let late = scope.spawn(move || {
                 let _passage = gate.enter();
                 passed.fetch_add(1, Ordering::SeqCst);

@@ -52,13 +52,19 @@ pub(super) struct Tops {
 impl Tops {
     fn new(first: Arc<Layer>) -> Tops {
         let later = (0..MAX_DEPTH).map(|_| OnceLock::new()).collect();
-        Tops { first, later, count: AtomicUsize::new(0) }
+        Tops {
+            first,
+            later,
+            count: AtomicUsize::new(0),
+        }
     }
 
     #[inline]
     pub(super) fn top(&self) -> &Arc<Layer> {
         let count = self.count.load(Ordering::Acquire);
-        let later = count.checked_sub(1).and_then(|last| self.later.get(last)?.get());
+        let later = count
+            .checked_sub(1)
+            .and_then(|last| self.later.get(last)?.get());
         later.unwrap_or(&self.first)
     }
 
@@ -129,7 +135,9 @@ impl Image {
             overflow,
             warnings: Mutex::new(warnings),
         };
-        Image { inner: Arc::new(inner) }
+        Image {
+            inner: Arc::new(inner),
+        }
     }
 
     #[inline]
@@ -184,7 +192,11 @@ impl Image {
 
     /// What looked wrong while opening but did no harm, such as an origin whose size changed.
     pub fn warnings(&self) -> Vec<String> {
-        self.inner.warnings.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.inner
+            .warnings
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// Fills `buf` from `offset`.

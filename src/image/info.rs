@@ -82,7 +82,8 @@ impl Image {
                 }
                 Node::Layer(layer) => {
                     let store = layer.facts();
-                    info.chain.push(layer_info(&store, &layer.cow, layer.path.as_deref()));
+                    info.chain
+                        .push(layer_info(&store, &layer.cow, layer.path.as_deref()));
                     node = &layer.origin;
                 }
             }
@@ -158,5 +159,7 @@ fn raw_layer(raw: &RawOrigin) -> LayerInfo {
 
 /// What `du` says. Files count in units of 512 bytes.
 fn allocated_bytes(path: &Path) -> Option<u64> {
-    fs::metadata(path).ok().map(|metadata| metadata.blocks() * 512)
+    fs::metadata(path)
+        .ok()
+        .map(|metadata| metadata.blocks() * 512)
 }

@@ -101,13 +101,18 @@ impl Layer {
     /// A pin. To be taken under the lock of the look-up it protects.
     #[inline]
     pub(crate) fn pin(&self) -> PinGuard<'_> {
-        PinGuard { layer: self, pin: Some(self.pins.pin()) }
+        PinGuard {
+            layer: self,
+            pin: Some(self.pins.pin()),
+        }
     }
 
     /// Runs a plan and gives it back.
     pub(crate) fn run(&self, mut plan: Plan) -> Result<()> {
         let outcome = run::run(&mut plan, &self.cow, &self.origin);
-        let result = self.store_mut().and_then(|mut store| store.finish_plan(plan, outcome));
+        let result = self
+            .store_mut()
+            .and_then(|mut store| store.finish_plan(plan, outcome));
         self.changed.notify();
         result
     }
@@ -186,5 +191,8 @@ impl Drop for Layer {
 
 #[cold]
 fn poisoned() -> Error {
-    Error::new(ErrorKind::Internal, "a thread panicked while it changed this image")
+    Error::new(
+        ErrorKind::Internal,
+        "a thread panicked while it changed this image",
+    )
 }

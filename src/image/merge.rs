@@ -63,7 +63,12 @@ impl Image {
         let layer = Arc::clone(self.top());
         layer.flush()?;
         layer.upgrade_origin()?;
-        let merge = Merge { job, layer, progress: MergeProgress::default(), finished: false };
+        let merge = Merge {
+            job,
+            layer,
+            progress: MergeProgress::default(),
+            finished: false,
+        };
         merge.begin()?;
         Ok(merge)
     }
@@ -95,7 +100,11 @@ impl Merge {
                 }
             }
             let (done, total) = self.layer.facts().progress();
-            self.progress = MergeProgress { done, total, ..self.progress };
+            self.progress = MergeProgress {
+                done,
+                total,
+                ..self.progress
+            };
             if done > done_before {
                 self.layer.reclaim();
                 return Ok(true);
@@ -107,7 +116,13 @@ impl Merge {
         let copied: u64 = plan
             .steps()
             .iter()
-            .map(|step| if let Step::Copy { len, .. } = step { *len } else { 0 })
+            .map(|step| {
+                if let Step::Copy { len, .. } = step {
+                    *len
+                } else {
+                    0
+                }
+            })
             .sum();
         self.layer.run(plan)?;
         self.progress.bytes_copied += copied;
@@ -125,7 +140,9 @@ impl Merge {
         self.layer.origin_written.store(true, Ordering::Release);
         let size = self.layer.origin.end();
         let mut store = self.layer.store_mut()?;
-        store.prepare_merge(size).map_err(|error| error.with_path(self.layer.cow.name()))
+        store
+            .prepare_merge(size)
+            .map_err(|error| error.with_path(self.layer.cow.name()))
     }
 
     /// First writes go to new exceptions again. They read the origin, so no write to it may be under way; and what was written there is made
@@ -182,6 +199,10 @@ impl Node {
             }
             _ => {}
         }
-        if size > self.end() { self.set_size(size) } else { Ok(()) }
+        if size > self.end() {
+            self.set_size(size)
+        } else {
+            Ok(())
+        }
     }
 }

@@ -34,7 +34,9 @@ pub(super) fn stored_origin(
     descriptor: &Descriptor,
     stored_in: Option<&Path>,
 ) -> Result<Option<(PathBuf, Format)>> {
-    let Some(name) = &descriptor.origin_name else { return Ok(None) };
+    let Some(name) = &descriptor.origin_name else {
+        return Ok(None);
+    };
     let path = resolve(name, stored_in)?;
     let format = match &descriptor.origin_format {
         None => {
@@ -58,7 +60,9 @@ pub(super) fn relative_name(target: &Path, from: &Path) -> Result<String> {
     let directory = |path: &Path| path.parent().map(Path::to_path_buf).unwrap_or_default();
     let name = match target.file_name() {
         Some(file) if directory(target) == directory(from) => PathBuf::from(file),
-        _ if same_directory(target, from) => target.file_name().map(PathBuf::from).unwrap_or_default(),
+        _ if same_directory(target, from) => {
+            target.file_name().map(PathBuf::from).unwrap_or_default()
+        }
         _ => std::path::absolute(target)
             .map_err(|error| Error::io("find the current directory", error))?,
     };
@@ -67,12 +71,18 @@ pub(super) fn relative_name(target: &Path, from: &Path) -> Result<String> {
         Error::new(ErrorKind::InvalidArgument, message).with_path(target.display().to_string())
     })?;
     // A file called "a:b" must not look like a protocol.
-    Ok(if has_protocol(name) { format!("./{name}") } else { name.to_owned() })
+    Ok(if has_protocol(name) {
+        format!("./{name}")
+    } else {
+        name.to_owned()
+    })
 }
 
 fn same_directory(one: &Path, other: &Path) -> bool {
     let directory = |path: &Path| {
-        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        let parent = path
+            .parent()
+            .filter(|parent| !parent.as_os_str().is_empty());
         std::fs::canonicalize(parent.unwrap_or(Path::new("."))).ok()
     };
     matches!((directory(one), directory(other)), (Some(one), Some(other)) if one == other)
@@ -85,7 +95,10 @@ mod tests {
     #[test]
     fn test_names_start_at_the_layers_directory() {
         let layer = Some(Path::new("dir/layer.cow"));
-        assert_eq!(resolve("base.raw", layer).unwrap(), Path::new("dir/base.raw"));
+        assert_eq!(
+            resolve("base.raw", layer).unwrap(),
+            Path::new("dir/base.raw")
+        );
         assert_eq!(resolve("/base.raw", layer).unwrap(), Path::new("/base.raw"));
         assert_eq!(resolve("base.raw", None).unwrap(), Path::new("base.raw"));
         assert_eq!(resolve("./a:b", layer).unwrap(), Path::new("dir/./a:b"));
@@ -101,9 +114,8 @@ mod tests {
 
     #[test]
     fn test_relative_names_are_used_within_one_directory() {
-        let name = |target: &str, from: &str| {
-            relative_name(Path::new(target), Path::new(from)).unwrap()
-        };
+        let name =
+            |target: &str, from: &str| relative_name(Path::new(target), Path::new(from)).unwrap();
         assert_eq!(name("dir/a", "dir/b"), "a");
         assert_eq!(name("a", "./b"), "a");
         assert_eq!(name("a:b", "c"), "./a:b");

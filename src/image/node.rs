@@ -35,7 +35,11 @@ pub(crate) struct RawOrigin {
 impl RawOrigin {
     pub(crate) fn new(storage: SharedStorage, path: Option<PathBuf>) -> Result<RawOrigin> {
         let size = AtomicU64::new(storage.size()?);
-        Ok(RawOrigin { storage, path, size })
+        Ok(RawOrigin {
+            storage,
+            path,
+            size,
+        })
     }
 
     pub(crate) fn size(&self) -> u64 {
@@ -54,7 +58,9 @@ impl RawOrigin {
             return self.storage.read_vectored_at(bufs, offset);
         }
         if inside > 0 {
-            with_part_mut(bufs, 0, inside, |bufs| self.storage.read_vectored_at(bufs, offset))?;
+            with_part_mut(bufs, 0, inside, |bufs| {
+                self.storage.read_vectored_at(bufs, offset)
+            })?;
         }
         with_part_mut(bufs, inside, wanted - inside, fill_zeros);
         Ok(())
@@ -189,5 +195,8 @@ impl Node {
 }
 
 fn nothing_to_write() -> Error {
-    Error::new(ErrorKind::InvalidArgument, "the image has no origin to write to")
+    Error::new(
+        ErrorKind::InvalidArgument,
+        "the image has no origin to write to",
+    )
 }

@@ -52,12 +52,21 @@ fn open_image(
         top.run_job(|store| store.prepare_repair())?;
     }
     let Opener { warnings, .. } = opener;
-    Ok(Image::new(top, options.writable, options.direct, options.overflow, warnings))
+    Ok(Image::new(
+        top,
+        options.writable,
+        options.direct,
+        options.overflow,
+        warnings,
+    ))
 }
 
 /// Opens a file without a lock; that is taken once it is known that the chain does not contain it already.
 pub(super) fn open_file(path: &Path, writable: bool, direct: bool) -> Result<SharedStorage> {
-    let options = FileOptions::new().writable(writable).direct(direct).lock(LockMode::None);
+    let options = FileOptions::new()
+        .writable(writable)
+        .direct(direct)
+        .lock(LockMode::None);
     Ok(Arc::new(options.open(path)?))
 }
 
@@ -85,7 +94,12 @@ pub(super) struct Opener<'a> {
 
 impl<'a> Opener<'a> {
     pub(super) fn new(options: &'a OpenOptions) -> Opener<'a> {
-        Opener { options, files: Vec::new(), layers: 0, warnings: Vec::new() }
+        Opener {
+            options,
+            files: Vec::new(),
+            layers: 0,
+            warnings: Vec::new(),
+        }
     }
 
     fn top_mode(&self) -> LockMode {
@@ -97,7 +111,11 @@ impl<'a> Opener<'a> {
     }
 
     fn origin_mode(&self) -> LockMode {
-        if self.options.writable || self.options.lock { LockMode::Reader } else { LockMode::None }
+        if self.options.writable || self.options.lock {
+            LockMode::Reader
+        } else {
+            LockMode::None
+        }
     }
 
     /// Notes a file of the chain and locks it.
@@ -130,14 +148,17 @@ impl<'a> Opener<'a> {
             Some(Node::Zeros) | None => None,
             Some(node) => Some(node.end()),
         };
-        let store = load_store(&storage, LoadOptions {
-            cow_size: storage.size()?,
-            growable: storage.is_growable(),
-            // A merge writes to the origin, too.
-            writable: self.options.writable,
-            origin_size,
-            overflow: self.options.overflow,
-        })?;
+        let store = load_store(
+            &storage,
+            LoadOptions {
+                cow_size: storage.size()?,
+                growable: storage.is_growable(),
+                // A merge writes to the origin, too.
+                writable: self.options.writable,
+                origin_size,
+                overflow: self.options.overflow,
+            },
+        )?;
         if store.state() == State::Invalid {
             return Err(named(store.invalid_error()));
         }
@@ -168,9 +189,11 @@ impl<'a> Opener<'a> {
         match choice {
             OriginChoice::Refuse | OriginChoice::FromImage => Ok(None),
             OriginChoice::Zeros => Ok(Some(Node::Zeros)),
-            OriginChoice::Path { path, format, below } => {
-                self.open_path(path, *format, below).map(Some)
-            }
+            OriginChoice::Path {
+                path,
+                format,
+                below,
+            } => self.open_path(path, *format, below).map(Some),
             OriginChoice::Storage(storage) => self.open_raw(storage.clone(), None).map(Some),
             OriginChoice::Image(image) => self.adopt(image).map(Some),
         }
@@ -183,7 +206,9 @@ impl<'a> Opener<'a> {
         path: Option<&Path>,
         choice: &OriginChoice,
     ) -> Result<Node> {
-        let Some(descriptor) = descriptor else { return Err(bare()) };
+        let Some(descriptor) = descriptor else {
+            return Err(bare());
+        };
         let follow = matches!(choice, OriginChoice::FromImage);
         match &descriptor.origin_name {
             None => return Ok(Node::Zeros),

@@ -48,7 +48,8 @@ impl Layer {
     #[cold]
     fn out_of_bounds(&self, start: u64, len: u64) -> Error {
         let size = self.virtual_size();
-        let message = format!("{len} bytes at offset {start} are not inside a disk of {size} bytes");
+        let message =
+            format!("{len} bytes at offset {start} are not inside a disk of {size} bytes");
         Error::new(ErrorKind::OutOfBounds, message).with_path(self.cow.name())
     }
 
@@ -67,7 +68,12 @@ impl Layer {
             let to = to + done;
             match extent.target {
                 Target::Cow { offset } => {
-                    copy::copy((&*self.cow, offset), (target, to), extent.len, target_is_zero)?;
+                    copy::copy(
+                        (&*self.cow, offset),
+                        (target, to),
+                        extent.len,
+                        target_is_zero,
+                    )?;
                 }
                 Target::Origin => {
                     let part = ByteRange::new(rest.start, extent.len);

@@ -19,8 +19,9 @@ impl Image {
         let top = self.top();
         let old = top.virtual_size();
         if size < old && !shrink_allowed {
-            let message =
-                format!("{size} bytes are less than the present {old}, and shrinking was not allowed");
+            let message = format!(
+                "{size} bytes are less than the present {old}, and shrinking was not allowed"
+            );
             let error = Error::new(ErrorKind::InvalidArgument, message);
             return Err(error.with_path(top.cow.name()));
         }
@@ -33,8 +34,9 @@ pub(super) fn check_size(size: u64) -> Result<()> {
     if size.is_multiple_of(SECTOR_SIZE) && size <= MAX_FILE_SIZE {
         return Ok(());
     }
-    let message =
-        format!("a disk of {size} bytes: must be a multiple of {SECTOR_SIZE}, at most {MAX_FILE_SIZE}");
+    let message = format!(
+        "a disk of {size} bytes: must be a multiple of {SECTOR_SIZE}, at most {MAX_FILE_SIZE}"
+    );
     Err(Error::new(ErrorKind::InvalidArgument, message))
 }
 

@@ -13,7 +13,9 @@ use crate::units::ByteRange;
 pub(crate) fn run(plan: &mut Plan, cow: &SharedStorage, origin: &Node) -> Result<()> {
     let devices = Devices { cow, origin };
     for index in 0..plan.steps().len() {
-        let Some(step) = plan.steps().get(index).cloned() else { break };
+        let Some(step) = plan.steps().get(index).cloned() else {
+            break;
+        };
         if let Step::Read { device, range } = step {
             let bytes = devices.read(device, range)?;
             plan.supply(index, bytes)?;
@@ -34,7 +36,9 @@ impl Devices<'_> {
         let mut bytes = zeroed(range.len)?;
         match device {
             Device::Cow => self.cow.read_at(&mut bytes, range.start)?,
-            Device::Origin => self.origin.read(&mut [IoSliceMut::new(&mut bytes)], range.start)?,
+            Device::Origin => self
+                .origin
+                .read(&mut [IoSliceMut::new(&mut bytes)], range.start)?,
         }
         Ok(bytes)
     }
@@ -42,27 +46,88 @@ impl Devices<'_> {
     fn run(&self, step: &Step) -> Result<()> {
         match (step, self.origin) {
             (Step::Read { .. }, _) => Ok(()),
-            (Step::Write { device: Device::Cow, offset, data }, _) => {
-                self.cow.write_at(data, *offset)
-            }
-            (Step::Write { device: Device::Origin, offset, data }, origin) => {
-                origin.write(&[IoSlice::new(data)], *offset)
-            }
-            (Step::WriteZeroes { device: Device::Cow, range, unmap }, _) => {
-                self.cow.write_zeroes(*range, *unmap)
-            }
-            (Step::WriteZeroes { device: Device::Origin, range, unmap }, origin) => {
-                origin.write_zeroes(*range, *unmap)
-            }
-            (Step::Discard { device: Device::Cow, range }, _) => self.cow.discard(*range),
-            (Step::Discard { device: Device::Origin, range }, origin) => origin.discard(*range),
-            (Step::SetSize { device: Device::Cow, size }, _) => self.cow.set_size(*size),
-            (Step::SetSize { device: Device::Origin, size }, origin) => origin.set_size(*size),
-            (Step::Flush { device: Device::Cow }, _) => self.cow.flush(),
-            (Step::Flush { device: Device::Origin }, origin) => origin.flush(),
-            (Step::Copy { from, from_offset, to, to_offset, len }, _) => {
-                self.copy((*from, *from_offset), (*to, *to_offset), *len)
-            }
+            (
+                Step::Write {
+                    device: Device::Cow,
+                    offset,
+                    data,
+                },
+                _,
+            ) => self.cow.write_at(data, *offset),
+            (
+                Step::Write {
+                    device: Device::Origin,
+                    offset,
+                    data,
+                },
+                origin,
+            ) => origin.write(&[IoSlice::new(data)], *offset),
+            (
+                Step::WriteZeroes {
+                    device: Device::Cow,
+                    range,
+                    unmap,
+                },
+                _,
+            ) => self.cow.write_zeroes(*range, *unmap),
+            (
+                Step::WriteZeroes {
+                    device: Device::Origin,
+                    range,
+                    unmap,
+                },
+                origin,
+            ) => origin.write_zeroes(*range, *unmap),
+            (
+                Step::Discard {
+                    device: Device::Cow,
+                    range,
+                },
+                _,
+            ) => self.cow.discard(*range),
+            (
+                Step::Discard {
+                    device: Device::Origin,
+                    range,
+                },
+                origin,
+            ) => origin.discard(*range),
+            (
+                Step::SetSize {
+                    device: Device::Cow,
+                    size,
+                },
+                _,
+            ) => self.cow.set_size(*size),
+            (
+                Step::SetSize {
+                    device: Device::Origin,
+                    size,
+                },
+                origin,
+            ) => origin.set_size(*size),
+            (
+                Step::Flush {
+                    device: Device::Cow,
+                },
+                _,
+            ) => self.cow.flush(),
+            (
+                Step::Flush {
+                    device: Device::Origin,
+                },
+                origin,
+            ) => origin.flush(),
+            (
+                Step::Copy {
+                    from,
+                    from_offset,
+                    to,
+                    to_offset,
+                    len,
+                },
+                _,
+            ) => self.copy((*from, *from_offset), (*to, *to_offset), *len),
         }
     }
 
@@ -79,9 +144,10 @@ impl Devices<'_> {
                 Node::Raw(raw) => copy::copy((cow, from), (&*raw.storage, to), len, false),
                 _ => copy_into(cow, from, origin, to, len),
             },
-            ((Device::Origin, _), (Device::Origin, _)) => {
-                Err(Error::new(ErrorKind::Internal, "a plan copies the origin onto itself"))
-            }
+            ((Device::Origin, _), (Device::Origin, _)) => Err(Error::new(
+                ErrorKind::Internal,
+                "a plan copies the origin onto itself",
+            )),
         }
     }
 }
@@ -96,7 +162,10 @@ fn copy_into(cow: &dyn Storage, from: u64, origin: &Node, to: u64, len: u64) -> 
             (left, false)
         } else {
             let extent = cow.extent_at(from + done)?;
-            (extent.len.clamp(1, left), !extent.allocated && extent.len > 0)
+            (
+                extent.len.clamp(1, left),
+                !extent.allocated && extent.len > 0,
+            )
         };
         if hole {
             origin.write_zeroes(ByteRange::new(to + done, part), true)?;

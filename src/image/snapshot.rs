@@ -38,7 +38,10 @@ impl Image {
             drop(create_file(new_path, format)?);
             created = Some(new_path.to_path_buf());
             let options = FileOptions::new().writable(true).direct(self.inner.direct);
-            Ok((Arc::new(options.open(new_path)?) as SharedStorage, Some(new_path.to_path_buf())))
+            Ok((
+                Arc::new(options.open(new_path)?) as SharedStorage,
+                Some(new_path.to_path_buf()),
+            ))
         });
         if let (Err(_), Some(path)) = (&result, created) {
             let _ = fs::remove_file(path);
@@ -76,7 +79,8 @@ impl Image {
             return Err(Error::new(ErrorKind::InvalidArgument, message));
         }
         let Some(path) = &top.path else {
-            let message = "the image was opened without a path: take the snapshot to a storage, with a name";
+            let message =
+                "the image was opened without a path: take the snapshot to a storage, with a name";
             return Err(Error::new(ErrorKind::InvalidArgument, message));
         };
         names::relative_name(path, new_path)
@@ -102,7 +106,10 @@ impl Image {
         let layer = open_new(inner, old, storage, path)?;
         old.trim();
         old.cow.lock(LockMode::Reader)?;
-        inner.tops.push(Arc::new(layer)).inspect_err(|_| drop(old.cow.lock(LockMode::Writer)))
+        inner
+            .tops
+            .push(Arc::new(layer))
+            .inspect_err(|_| drop(old.cow.lock(LockMode::Writer)))
     }
 }
 
@@ -135,7 +142,11 @@ fn new_format(
         origin_format: origin_name.map(|_| Format::Dmsnap.name().to_owned()),
     };
     descriptor.encode()?;
-    Ok(FormatOptions { chunk_size, descriptor: Some(descriptor), fixed_size: false })
+    Ok(FormatOptions {
+        chunk_size,
+        descriptor: Some(descriptor),
+        fixed_size: false,
+    })
 }
 
 fn open_new(
@@ -144,14 +155,22 @@ fn open_new(
     storage: SharedStorage,
     path: Option<PathBuf>,
 ) -> Result<Layer> {
-    let store = load_store(&storage, LoadOptions {
-        cow_size: storage.size()?,
-        growable: storage.is_growable(),
-        writable: true,
-        origin_size: None,
-        overflow: inner.overflow,
-    })?;
-    Ok(Layer::new(store, storage, path, Node::Layer(Arc::clone(old))))
+    let store = load_store(
+        &storage,
+        LoadOptions {
+            cow_size: storage.size()?,
+            growable: storage.is_growable(),
+            writable: true,
+            origin_size: None,
+            overflow: inner.overflow,
+        },
+    )?;
+    Ok(Layer::new(
+        store,
+        storage,
+        path,
+        Node::Layer(Arc::clone(old)),
+    ))
 }
 
 fn check_depth(top: &Arc<Layer>) -> Result<()> {

@@ -44,7 +44,9 @@ impl Layer {
                     extent.len
                 }
                 WriteTarget::Origin => {
-                    with_part(bufs, done, extent.len, |bufs| self.origin.write(bufs, rest.start))?;
+                    with_part(bufs, done, extent.len, |bufs| {
+                        self.origin.write(bufs, rest.start)
+                    })?;
                     extent.len
                 }
                 WriteTarget::Unmapped => {
@@ -79,12 +81,18 @@ impl Layer {
         let mut copied = vec![0; head_len + tail_len];
         let (head_buf, tail_buf) = copied.split_at_mut(head_len);
         if head_len > 0 && head.start < end {
-            self.origin.read(&mut [IoSliceMut::new(head_buf)], head.start)?;
+            self.origin
+                .read(&mut [IoSliceMut::new(head_buf)], head.start)?;
         }
         if tail_len > 0 && tail.start < end {
-            self.origin.read(&mut [IoSliceMut::new(tail_buf)], tail.start)?;
+            self.origin
+                .read(&mut [IoSliceMut::new(tail_buf)], tail.start)?;
         }
-        let start = if skip_head { span.cow_of(span.data.start) } else { span.cow_offset };
+        let start = if skip_head {
+            span.cow_of(span.data.start)
+        } else {
+            span.cow_offset
+        };
         let mut all = Vec::with_capacity(bufs.len() + 2);
         all.push(IoSlice::new(head_buf));
         all.extend(parts(bufs, 0, span.data.len));
@@ -98,9 +106,11 @@ impl Layer {
         for part in [span.head(), span.tail()] {
             if !part.is_empty() {
                 let to = span.cow_of(part.start);
-                self.origin.copy_out(part, &*self.cow, to, span.reads_zero)?;
+                self.origin
+                    .copy_out(part, &*self.cow, to, span.reads_zero)?;
             }
         }
-        self.cow.write_vectored_at(bufs, span.cow_of(span.data.start))
+        self.cow
+            .write_vectored_at(bufs, span.cow_of(span.data.start))
     }
 }
