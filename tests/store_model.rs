@@ -52,6 +52,10 @@ enum Op {
     Crash {
         seed: u64,
     },
+    /// Lose power after some more writes and flushes, wherever that is.
+    Cut {
+        changes: u64,
+    },
     /// Lose power in the middle of a commit.
     CrashInCommit {
         steps: u64,
@@ -78,12 +82,13 @@ fn op() -> impl Strategy<Value = Op> {
         1 => Just(Op::Reclaim),
         1 => Just(Op::Reopen),
         2 => any::<u64>().prop_map(|seed| Op::Crash { seed }),
+        4 => (0..12u64).prop_map(|changes| Op::Cut { changes }),
         2 => (0..8u64, any::<u64>()).prop_map(|(steps, seed)| Op::CrashInCommit { steps, seed }),
     ]
 }
 
 fn run(host: &mut Host, ops: &[Op]) {
-    for op in ops {
+    for (index, op) in ops.iter().enumerate() {
         match *op {
             Op::Write { at, len } => host.write(at, len),
             Op::Abort { at, len } => host.abort(at, len),
@@ -102,17 +107,27 @@ fn run(host: &mut Host, ops: &[Op]) {
             Op::Reclaim => host.reclaim(),
             Op::Reopen => host.reopen(),
             Op::Crash { seed } => host.crash(&mut Rng::new(seed)),
+            Op::Cut { changes } => host.cut_after(changes),
             Op::CrashInCommit { steps, seed } => host.crash_in_commit(steps, &mut Rng::new(seed)),
+        }
+        if !host.has_power() {
+            host.crash(&mut Rng::new(index as u64));
         }
         host.verify();
     }
+    host.crash(&mut Rng::new(9));
     host.finish();
 }
 
+/// `DMSNAP_CASES` sets how many cases a test runs, for long runs by hand.
 fn config(cases: u32) -> ProptestConfig {
+    let wanted = std::env::var("DMSNAP_CASES")
+        .ok()
+        .and_then(|text| text.parse().ok());
     ProptestConfig {
-        cases,
+        cases: wanted.unwrap_or(cases),
         max_shrink_iters: 4000,
+        failure_persistence: None,
         ..ProptestConfig::default()
     }
 }

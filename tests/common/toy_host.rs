@@ -1,6 +1,8 @@
 //! A host for the store half that keeps both devices in memory and can lose power.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 use dmsnap::format::{Descriptor, IncompatibleFeatures, Uuid};
 use dmsnap::store::{
@@ -45,6 +47,8 @@ pub struct Disk {
     pending: Vec<Change>,
     growable: bool,
     pub flushes: u64,
+    /// How many changes are still taken; power is gone at 0.
+    fuse: Rc<Cell<Option<u64>>>,
 }
 
 impl Disk {
@@ -55,6 +59,7 @@ impl Disk {
             pending: Vec::new(),
             growable: true,
             flushes: 0,
+            fuse: Rc::default(),
         }
     }
 
@@ -69,6 +74,7 @@ impl Disk {
             pending: Vec::new(),
             growable: false,
             flushes: 0,
+            fuse: Rc::default(),
         }
     }
 
@@ -79,6 +85,7 @@ impl Disk {
             pending: Vec::new(),
             growable: true,
             flushes: 0,
+            fuse: Rc::default(),
         }
     }
 
@@ -96,6 +103,18 @@ impl Disk {
         self.change(Change::Write(at, data.to_vec()));
     }
 
+    /// Counts a change. Whether there is still power for it.
+    fn powered(&self) -> bool {
+        match self.fuse.get() {
+            None => true,
+            Some(0) => false,
+            Some(left) => {
+                self.fuse.set(Some(left - 1));
+                left > 1
+            }
+        }
+    }
+
     fn change(&mut self, change: Change) {
         if !self.growable
             && let Change::Write(at, data) = &change
@@ -105,11 +124,17 @@ impl Disk {
                 "write past a fixed device"
             );
         }
+        // Without power nothing arrives, though the host sees its own writes until it notices.
         apply(&mut self.bytes, &change, |_| true);
-        self.pending.push(change);
+        if self.powered() {
+            self.pending.push(change);
+        }
     }
 
     pub fn flush(&mut self) {
+        if !self.powered() {
+            return;
+        }
         self.flushes += 1;
         for change in self.pending.drain(..) {
             apply(&mut self.durable, &change, |_| true);
@@ -222,6 +247,7 @@ impl Host {
             u64::MAX,
         );
         let size = if described { sectors } else { origin_sectors };
+        origin.fuse = cow.fuse.clone();
         let model = (0..size)
             .map(|sector| {
                 let now = if sector < origin_sectors {
@@ -432,9 +458,24 @@ impl Host {
             Commit::Wait => return,
         }
         self.origin.flush();
-        for model in &mut self.model {
-            model.allowed = vec![model.now];
+        self.flushed();
+    }
+
+    fn flushed(&mut self) {
+        if self.has_power() {
+            self.model
+                .iter_mut()
+                .for_each(|model| model.allowed = vec![model.now]);
         }
+    }
+
+    /// Power goes after this many more changes; the host notices at the end of an operation.
+    pub fn cut_after(&mut self, changes: u64) {
+        self.cow.fuse.set(Some(changes + 1));
+    }
+
+    pub fn has_power(&self) -> bool {
+        self.cow.fuse.get() != Some(0)
     }
 
     fn drive(&mut self, mut most: u64) -> bool {
@@ -488,6 +529,7 @@ impl Host {
             .prepare_resize(sectors * SECTOR, origin_size)
             .unwrap();
         match self.try_drive(plans) {
+            Some(true) if !self.has_power() => self.other_size = Some(resized),
             Some(true) => {
                 self.model = resized;
                 assert_eq!(self.store.virtual_size(), sectors * SECTOR);
@@ -530,9 +572,7 @@ impl Host {
             model.allowed.push(model.now);
         }
         self.origin.flush();
-        self.model
-            .iter_mut()
-            .for_each(|model| model.allowed = vec![model.now]);
+        self.flushed();
     }
 
     pub fn reclaim(&mut self) {
@@ -547,6 +587,7 @@ impl Host {
     }
 
     pub fn crash(&mut self, rng: &mut Rng) {
+        self.cow.fuse.set(None);
         self.cow.lose_power(rng);
         self.origin.lose_power(rng);
         self.load_again();
