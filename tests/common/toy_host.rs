@@ -290,7 +290,7 @@ impl Host {
         }
     }
 
-    fn finish_plan(&mut self, mut plan: Plan) {
+    pub fn finish_plan(&mut self, mut plan: Plan) {
         self.run(&mut plan, u64::MAX);
         self.store.finish_plan(plan, Ok(())).unwrap();
     }
@@ -507,6 +507,17 @@ impl Host {
             assert_eq!(self.store.exceptions(), 0);
             assert_eq!(self.store.state(), State::Active);
         }
+    }
+
+    /// Runs the job that was prepared to its end.
+    pub fn merge_on(&mut self) {
+        assert!(self.drive(u64::MAX));
+        self.merging = false;
+    }
+
+    /// What another process would load now.
+    pub fn load(&self) -> Store {
+        load(&self.cow, &self.origin, self.overflow)
     }
 
     pub fn cancel_merge(&mut self) {
