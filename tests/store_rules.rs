@@ -357,3 +357,63 @@ fn test_pinned_chunks_are_not_freed() {
     host.reclaim();
     assert_eq!(host.cow.bytes.len(), 2 * SECTOR as usize);
 }
+
+/// A write that a merge sent to the origin may still be on its way when the merge ends. A first write of the same chunk would copy the
+/// origin without it, so it waits.
+#[test]
+fn test_first_writes_after_a_merge_wait_for_its_writes_to_the_origin() {
+    for cancelled in [false, true] {
+        let mut host = Host::new(4096, 200, 200, Disk::growable(), OverflowMode::NoSpace);
+        host.write(0, 8);
+        host.flush();
+        host.store.prepare_merge(200 * SECTOR).unwrap();
+        let pins = host.store.pins().clone();
+        let range = ByteRange::new(16 * SECTOR, SECTOR);
+        assert_eq!(
+            host.store.map_write(range).unwrap().target,
+            WriteTarget::Origin
+        );
+        let pin = pins.pin();
+        if cancelled {
+            host.store.cancel().unwrap();
+        } else {
+            let mut other = Some(pin);
+            loop {
+                match host.store.next_plan().unwrap() {
+                    Progress::Plan(plan) => host.finish_plan(plan),
+                    // The batch waits for all pins; take a new one as a later writer would.
+                    Progress::Wait => match other.take() {
+                        Some(first) if host.store.exceptions() > 0 => {
+                            let later = pins.pin();
+                            pins.unpin(first);
+                            other = Some(later);
+                        }
+                        still => {
+                            other = still;
+                            break;
+                        }
+                    },
+                    Progress::Done => panic!("a write is on its way to the origin"),
+                }
+                if host.store.state() == State::Active {
+                    break;
+                }
+            }
+            assert_eq!(host.store.state(), State::Active);
+            assert!(matches!(prepare_chunk_2(&mut host), Prepared::Wait));
+            pins.unpin(other.unwrap());
+            assert!(matches!(host.store.next_plan().unwrap(), Progress::Done));
+            assert!(!matches!(prepare_chunk_2(&mut host), Prepared::Wait));
+            continue;
+        }
+        assert!(matches!(prepare_chunk_2(&mut host), Prepared::Wait));
+        assert!(matches!(host.store.next_plan().unwrap(), Progress::Wait));
+        assert!(pins.unpin(pin), "the store waits for this");
+        assert!(matches!(host.store.next_plan().unwrap(), Progress::Done));
+        assert!(!matches!(prepare_chunk_2(&mut host), Prepared::Wait));
+    }
+}
+
+fn prepare_chunk_2(host: &mut Host) -> Prepared {
+    host.store.prepare_exception(OriginChunk(2), 1).unwrap()
+}

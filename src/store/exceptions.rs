@@ -39,6 +39,9 @@ impl Store {
         if matches!(self.state, State::Merging | State::MergeFailed) {
             return Ok(Prepared::Retry);
         }
+        if !self.settle() {
+            return Ok(Prepared::Wait);
+        }
         self.release_unpinned();
         let records = self.log.len() + self.pending() + self.in_flight_chunks;
         match self.alloc.allocate(count, records) {
@@ -181,6 +184,27 @@ impl Store {
     /// Moves freed chunks on as far as the pins allow.
     pub(crate) fn release_unpinned(&mut self) {
         while (!self.freed.is_empty() || !self.draining.is_empty()) && self.advance_epoch() {}
+    }
+
+    /// No more writes go to the origin from now on; those under way are waited for.
+    pub(crate) fn end_merge(&mut self) {
+        self.state = State::Active;
+        self.settled_at = self.epoch + 2;
+        self.pins.set_awaited(true);
+    }
+
+    /// Whether every write that a merge sent to the origin has ended.
+    pub(crate) fn settle(&mut self) -> bool {
+        while self.epoch < self.settled_at {
+            if !self.advance_epoch() {
+                return false;
+            }
+        }
+        if self.settled_at > 0 {
+            self.settled_at = 0;
+            self.pins.set_awaited(false);
+        }
+        true
     }
 
     /// Flips the pins' phase if the older one has drained. Two flips after a moment nothing looked up before it is in use.

@@ -103,17 +103,22 @@ impl Store {
         if self.job_plan.is_some() {
             return Ok(Progress::Wait);
         }
-        let Some(mut job) = self.job.take() else {
-            return Ok(Progress::Done);
-        };
-        let progress = job.next(self);
-        if !matches!(progress, Ok(Progress::Done)) {
-            self.job = Some(job);
+        if let Some(mut job) = self.job.take() {
+            let progress = job.next(self);
+            if !matches!(progress, Ok(Progress::Done)) {
+                self.job = Some(job);
+                return progress;
+            }
         }
-        progress
+        Ok(if self.settle() {
+            Progress::Done
+        } else {
+            Progress::Wait
+        })
     }
 
-    /// Ends the job where it stands; what it has made durable stays. Between two plans only.
+    /// Ends the job where it stands; what it has made durable stays. Between two plans only. Before the host lets go of an origin that was
+    /// merged into, [`Store::next_plan`] must have returned `Done`: writes may still be on their way there.
     ///
     /// # Errors
     /// [`ErrorKind::Busy`] while a plan of the job is outstanding.

@@ -138,7 +138,7 @@ impl MergeJob {
 
     fn next_batch(&mut self, store: &mut Store) -> Result<Progress> {
         if store.log.len() == 0 {
-            store.state = State::Active;
+            store.end_merge();
             return Ok(Progress::Done);
         }
         let chunk = store.chunk_size().bytes();
@@ -212,9 +212,8 @@ impl MergeJob {
 
     pub(crate) fn cancelled(self, store: &mut Store) {
         store.merging = Vec::new();
-        store.pins.set_awaited(false);
         if store.state == State::Merging {
-            store.state = State::Active;
+            store.end_merge();
         }
     }
 }

@@ -54,6 +54,8 @@ pub struct Store {
     pub(crate) pins: Arc<Pins>,
     /// How often the pins' phase was flipped; freed chunks wait for two flips.
     pub(crate) epoch: u64,
+    /// First writes wait for this epoch: until then a write from a merge may be on its way to the origin they copy from.
+    pub(crate) settled_at: u64,
     pub(crate) freed: ChunkSet,
     pub(crate) draining: ChunkSet,
     pub(crate) repeated: u64,
@@ -110,6 +112,7 @@ impl Store {
             alloc,
             pins: Arc::default(),
             epoch: 0,
+            settled_at: 0,
             freed: ChunkSet::default(),
             draining: ChunkSet::default(),
             repeated: loaded.repeated,
