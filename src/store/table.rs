@@ -1,17 +1,20 @@
 //! The exception table: which COW chunk holds which chunk of the origin.
 //!
-//! A map from leaves' first old chunks to leaves of at most 256 runs each. Old chunks are divided into segments of 2^32; a leaf belongs
-//! to one, so its entries need 32 bits for the old chunk, 48 for the new one and 16 for the length. That is 12 bytes for an
-//! exception that stands alone, and next to nothing for the exceptions of a sequential write.
+//! A map of nodes, each with some hundred leaves of some hundred runs. Old chunks are divided into segments of 2^32; a node belongs to
+//! one, so an entry needs 32 bits for the old chunk, 48 for the new one and 16 for the length. That is 12 bytes for an exception that
+//! stands alone, and next to nothing for the exceptions of a sequential write.
 
 mod builder;
 mod leaf;
+mod node;
 
 use std::collections::BTreeMap;
 use std::collections::btree_map;
+use std::mem::size_of;
 
 use crate::units::{CowChunk, MAX_FILE_SIZE, OriginChunk, SECTOR_SIZE};
 use leaf::{ENTRY_LEN, Entry, Leaf};
+use node::Node;
 
 pub(crate) use builder::{BuildReport, Conflict, SharedChunk, TableBuilder};
 
@@ -76,8 +79,8 @@ impl ExceptionRun {
 /// Exceptions by old chunk, runs compressed.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ExceptionTable {
-    /// By the lowest old chunk that a leaf may hold. No leaf is empty, and none reaches into the next one's part.
-    leaves: BTreeMap<u64, Leaf>,
+    /// By the lowest old chunk that a node may hold. None is empty, and no leaf's runs reach into the next one's part.
+    nodes: BTreeMap<u64, Node>,
     len: u64,
 }
 
@@ -123,10 +126,13 @@ impl ExceptionTable {
     /// What `old` begins: the run of exceptions or of unmapped chunks from there, at most `max_len` chunks of it.
     pub(crate) fn lookup_run(&self, old: OriginChunk, max_len: u64) -> Run {
         let old = old.0;
-        if let Some((_, leaf)) = self.leaf_at(old) {
-            let entries = leaf.entries();
+        if let Some((_, node)) = self.node_at(old) {
             let within = old % SEGMENT;
-            let at = leaf.position(within as u32);
+            let (index, at) = node.find(within);
+            let entries = node
+                .leaves()
+                .get(index)
+                .map_or([].as_slice(), Leaf::entries);
             let before = at.checked_sub(1).and_then(|index| entries.get(index));
             if let Some(entry) = before.filter(|entry| within < entry.end()) {
                 let new = CowChunk(entry.new_chunk() + (within - entry.old()));
@@ -164,33 +170,31 @@ impl ExceptionTable {
         if start >= end {
             return 0;
         }
-        let first = self.leaf_at(start).map_or(start, |(base, _)| base);
+        let first = self.node_at(start).map_or(start, |(base, _)| base);
         let mut removed = 0;
         let mut empty = Vec::new();
         let mut split = None;
-        for (&base, leaf) in self.leaves.range_mut(first..end) {
+        for (&base, node) in self.nodes.range_mut(first..end) {
             let segment = segment_start(base);
-            let from = start.max(segment) - segment;
-            let (count, part) = leaf.remove(from, end - segment);
+            let (count, part) = node.remove(start.max(base) - segment, end - segment);
             removed += count;
-            // Only a hole inside one run makes a leaf larger, so at most one leaf is split.
-            split = split.or(part.map(|(first, leaf)| (segment + first, leaf)));
-            if leaf.is_empty() {
+            split = split.or(part.map(|(first, node)| (segment + first, node)));
+            if node.is_empty() {
                 empty.push(base);
             }
         }
         for base in empty {
-            self.leaves.remove(&base);
+            self.nodes.remove(&base);
         }
-        self.leaves.extend(split);
+        self.nodes.extend(split);
         self.len -= removed;
         removed
     }
 
     /// The highest old chunk that has an exception.
     pub(crate) fn last_old(&self) -> Option<OriginChunk> {
-        let (&base, leaf) = self.leaves.last_key_value()?;
-        let last = leaf.entries().last()?;
+        let (&base, node) = self.nodes.last_key_value()?;
+        let last = node.leaves().last()?.entries().last()?;
         Some(OriginChunk(segment_start(base) + last.end() - 1))
     }
 
@@ -210,20 +214,19 @@ impl ExceptionTable {
 
     /// Bytes on the heap, the map's own nodes estimated.
     pub(crate) fn heap_bytes(&self) -> usize {
-        // A node of the map has places for 11 leaves, is seven tenths full after random inserts and half full after ascending ones;
-        // one in seven or so has pointers to 12 children besides.
-        const BYTES_PER_LEAF: usize = 60;
-        self.leaves
+        // A node of the map has places for 11 keys and values, and is at least half full; it may have pointers to 12 children.
+        const PLACE: usize = size_of::<(u64, Node)>() + size_of::<usize>();
+        self.nodes
             .values()
-            .map(|leaf| leaf.heap_bytes() + BYTES_PER_LEAF)
+            .map(|node| node.heap_bytes() + 2 * PLACE)
             .sum()
     }
 
-    /// The leaf that holds `old` if any does.
+    /// The node that holds `old` if any does.
     #[inline]
-    fn leaf_at(&self, old: u64) -> Option<(u64, &Leaf)> {
-        let (&base, leaf) = self.leaves.range(..=old).next_back()?;
-        (segment_start(base) == segment_start(old)).then_some((base, leaf))
+    fn node_at(&self, old: u64) -> Option<(u64, &Node)> {
+        let (&base, node) = self.nodes.range(..=old).next_back()?;
+        (segment_start(base) == segment_start(old)).then_some((base, node))
     }
 
     /// How many of `wanted` old chunks from `old` one entry of one leaf can take.
@@ -231,23 +234,31 @@ impl ExceptionTable {
         if wanted == 1 {
             return 1;
         }
-        let in_segment = SEGMENT - old % SEGMENT;
-        let next = self.leaves.range(old + 1..).next();
-        let in_leaf = next.map_or(u64::MAX, |(&base, _)| base - old);
-        in_segment.min(in_leaf).min(ENTRY_LEN)
+        let within = old % SEGMENT;
+        let in_node = self
+            .nodes
+            .range(old + 1..)
+            .next()
+            .map_or(u64::MAX, |(&base, _)| base - old);
+        let next_leaf = self
+            .node_at(old)
+            .and_then(|(_, node)| node.next_key(within));
+        let in_leaf = next_leaf.unwrap_or(SEGMENT) - within;
+        in_leaf.min(in_node).min(ENTRY_LEN)
     }
 
     fn insert_piece(&mut self, old: u64, new: u64, len: u64) {
         let segment = segment_start(old);
         let entry = Entry::new((old - segment) as u32, new, len);
-        let found = self.leaves.range_mut(..=old).next_back();
+        let found = self.nodes.range_mut(..=old).next_back();
         let split = match found.filter(|(base, _)| segment_start(**base) == segment) {
-            Some((_, leaf)) => leaf.insert(entry),
-            // The lowest leaf of a segment takes all from its start, so that descending inserts fill it.
-            None => self.leaves.entry(segment).or_default().insert(entry),
+            Some((_, node)) => node
+                .insert(entry)
+                .map(|(first, node)| (segment + first, node)),
+            // The lowest node of a segment takes all from its start, so that descending inserts fill it.
+            None => Some((segment, Node::new(0, Leaf::new(entry)))),
         };
-        self.leaves
-            .extend(split.map(|(first, leaf)| (segment + first, leaf)));
+        self.nodes.extend(split);
     }
 
     /// Number of exceptions from `old` on that follow each other on both sides.
@@ -258,14 +269,20 @@ impl ExceptionTable {
     }
 
     fn pieces_from(&self, old: u64) -> Pieces<'_> {
-        let first = self.leaf_at(old).map_or(old, |(base, _)| base);
-        let mut leaves = self.leaves.range(first..);
-        let (segment, entries) = leaves.next().map_or((0, [].as_slice()), leaf_parts);
-        let skip = entries.partition_point(|entry| segment + entry.end() <= old);
-        let entries = entries.get(skip..).unwrap_or_default().iter();
+        let first = self.node_at(old).map_or(old, |(base, _)| base);
+        let mut nodes = self.nodes.range(first..);
+        let (segment, (entries, leaves)) = match nodes.next() {
+            Some((&base, node)) => {
+                let segment = segment_start(base);
+                (segment, node.from(old.saturating_sub(segment)))
+            }
+            None => (0, Default::default()),
+        };
+        let (entries, leaves) = (entries.iter(), leaves.iter());
         Pieces {
-            leaves,
+            nodes,
             segment,
+            leaves,
             entries,
             from: old,
         }
@@ -275,8 +292,9 @@ impl ExceptionTable {
 /// Entry by entry, as stored.
 #[derive(Clone, Debug)]
 struct Pieces<'a> {
-    leaves: btree_map::Range<'a, u64, Leaf>,
+    nodes: btree_map::Range<'a, u64, Node>,
     segment: u64,
+    leaves: std::slice::Iter<'a, Leaf>,
     entries: std::slice::Iter<'a, Entry>,
     from: u64,
 }
@@ -284,14 +302,19 @@ struct Pieces<'a> {
 impl Iterator for Pieces<'_> {
     type Item = ExceptionRun;
 
+    #[inline]
     fn next(&mut self) -> Option<ExceptionRun> {
         let entry = loop {
             if let Some(entry) = self.entries.next() {
                 break entry;
             }
-            let (segment, entries) = leaf_parts(self.leaves.next()?);
-            self.segment = segment;
-            self.entries = entries.iter();
+            if let Some(leaf) = self.leaves.next() {
+                self.entries = leaf.entries().iter();
+            } else {
+                let (&base, node) = self.nodes.next()?;
+                self.segment = segment_start(base);
+                self.leaves = node.leaves().iter();
+            }
         };
         let run = ExceptionRun {
             old: OriginChunk(self.segment + entry.old()),
@@ -328,10 +351,6 @@ impl Iterator for Runs<'_> {
 /// First old chunk of the segment of `old`.
 const fn segment_start(old: u64) -> u64 {
     old - old % SEGMENT
-}
-
-fn leaf_parts<'a>((&base, leaf): (&'a u64, &'a Leaf)) -> (u64, &'a [Entry]) {
-    (segment_start(base), leaf.entries())
 }
 
 #[cfg(test)]

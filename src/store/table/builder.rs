@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::leaf::{ENTRY_LEN, Entry, LEAF_ENTRIES, Leaf};
+use super::node::Node;
 use super::{ExceptionTable, MAX_NEW_CHUNK, MAX_OLD_CHUNK, SEGMENT, segment_start};
 use crate::format::Exception;
 use crate::units::{CowChunk, OriginChunk};
@@ -76,7 +77,7 @@ impl BuildReport {
 }
 
 /// Exceptions in the order of the log, at most one run to an entry of 16 bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug)]
 struct Piece {
     old: u64,
     /// The new chunk in the upper 48 bits, the length in the others.
@@ -101,6 +102,11 @@ impl Piece {
 
     fn end(self) -> u64 {
         self.old + self.len()
+    }
+
+    /// Its exceptions as old chunk, `place`, new chunk.
+    fn singles(self, place: u64) -> impl Iterator<Item = (u64, u64, u64)> {
+        (0..self.len()).map(move |i| (self.old + i, place, self.new_chunk() + i))
     }
 }
 
@@ -160,17 +166,17 @@ impl TableBuilder {
         let mut report = BuildReport::default();
         let mut pieces = std::mem::take(&mut self.pieces);
         let mut assembly = Assembly::default();
+        // The order of equal old chunks does not matter here: those are sorted out below, by their places in the log.
         if self.olds_ascend {
             pieces.into_iter().for_each(|piece| assembly.append(piece));
         } else if self.news_ascend {
-            pieces.sort_unstable();
+            pieces.sort_unstable_by_key(|piece| piece.old);
             let placed = pieces.into_iter().map(|piece| (piece, piece.new_chunk()));
             resolve(placed, &mut assembly, &mut report);
         } else {
-            let mut placed: Vec<_> = (0u64..).zip(pieces).map(|(i, p)| (p.old, i, p)).collect();
-            placed.sort_unstable_by_key(|&(old, place, _)| (old, place));
-            let placed = placed.into_iter().map(|(_, place, piece)| (piece, place));
-            resolve(placed, &mut assembly, &mut report);
+            let mut placed: Vec<(Piece, u64)> = pieces.into_iter().zip(0..).collect();
+            placed.sort_unstable_by_key(|(piece, _)| piece.old);
+            resolve(placed.into_iter(), &mut assembly, &mut report);
         }
         let table = assembly.finish();
         if !self.news_ascend {
@@ -202,40 +208,29 @@ fn resolve(
     assembly: &mut Assembly,
     report: &mut BuildReport,
 ) {
-    // Pieces that overlap, directly or through others, and their end.
-    let mut cluster: Vec<(Piece, u64)> = Vec::new();
-    let mut end = 0;
-    for (piece, place) in placed {
-        if piece.old >= end {
-            settle(&mut cluster, assembly, report);
+    let mut placed = placed.peekable();
+    while let Some((piece, place)) = placed.next() {
+        let mut end = piece.end();
+        if placed.peek().is_none_or(|(next, _)| next.old >= end) {
+            assembly.append(piece);
+            continue;
         }
-        end = end.max(piece.end());
-        cluster.push((piece, place));
-    }
-    settle(&mut cluster, assembly, report);
-}
-
-fn settle(cluster: &mut Vec<(Piece, u64)>, assembly: &mut Assembly, report: &mut BuildReport) {
-    if let [(piece, _)] = cluster.as_slice() {
-        assembly.append(*piece);
-    } else {
-        // One by one: as much work as there are exceptions, however they overlap.
-        let mut singles: Vec<(u64, u64, u64)> = Vec::new();
-        for &(piece, place) in cluster.iter() {
-            let new = piece.new_chunk();
-            singles.extend((0..piece.len()).map(|i| (piece.old + i, place, new + i)));
+        // One by one: as much work as there are exceptions, however their runs overlap.
+        let mut singles: Vec<(u64, u64, u64)> = piece.singles(place).collect();
+        while let Some((next, place)) = placed.next_if(|(next, _)| next.old < end) {
+            singles.extend(next.singles(place));
+            end = end.max(next.end());
         }
-        // A place is a piece's, and a piece has each old chunk once. Where places are new chunks, those of equal old chunks differ.
+        // Places are pieces' or new chunks', so those of equal old chunks differ.
         singles.sort_unstable();
         for group in singles.chunk_by(|one, other| one.0 == other.0) {
-            settle_old(group, assembly, report);
+            settle(group, assembly, report);
         }
     }
-    cluster.clear();
 }
 
 /// All exceptions of one old chunk in the order of the log, as old chunk, place, new chunk.
-fn settle_old(group: &[(u64, u64, u64)], assembly: &mut Assembly, report: &mut BuildReport) {
+fn settle(group: &[(u64, u64, u64)], assembly: &mut Assembly, report: &mut BuildReport) {
     let Some((&(old, _, kept), others)) = group.split_first() else {
         return;
     };
@@ -251,10 +246,10 @@ fn settle_old(group: &[(u64, u64, u64)], assembly: &mut Assembly, report: &mut B
     }
 }
 
-/// Makes leaves of pieces that come in the order of old chunks and do not overlap.
+/// Makes leaves and nodes of pieces that come in the order of old chunks and do not overlap.
 #[derive(Debug, Default)]
 struct Assembly {
-    leaves: Vec<(u64, Leaf)>,
+    nodes: Vec<(u64, Node)>,
     /// The leaf that is being filled, and its first old chunk.
     entries: Vec<Entry>,
     base: u64,
@@ -278,8 +273,7 @@ impl Assembly {
 
     fn append_entry(&mut self, old: u64, new: u64, len: u64) {
         let segment = segment_start(old);
-        let same_segment = segment == segment_start(self.base);
-        if !same_segment || self.entries.len() == LEAF_ENTRIES {
+        if segment != segment_start(self.base) || self.entries.len() == LEAF_ENTRIES {
             self.end_leaf();
         }
         let entry = Entry::new((old - segment) as u32, new, len);
@@ -287,28 +281,37 @@ impl Assembly {
             Some(last) if last.joins(entry) => *last = last.joined(entry),
             Some(_) => self.entries.push(entry),
             None => {
-                // As in single inserts, the first leaf of a segment starts with it.
-                let follows = same_segment && !self.leaves.is_empty();
-                self.base = if follows { old } else { segment };
+                self.base = old;
                 self.entries.push(entry);
             }
         }
     }
 
     fn end_leaf(&mut self) {
-        if !self.entries.is_empty() {
-            self.leaves.push((
-                self.base,
-                Leaf::from_entries(self.entries.as_slice().to_vec()),
-            ));
-            self.entries.clear();
+        if self.entries.is_empty() {
+            return;
+        }
+        let leaf = Leaf::from_entries(self.entries.as_slice().to_vec());
+        self.entries.clear();
+        let segment = segment_start(self.base);
+        match self.nodes.last_mut() {
+            Some((base, node)) if segment_start(*base) == segment => {
+                if node.is_full() {
+                    self.nodes
+                        .push((self.base, Node::new(self.base - segment, leaf)));
+                } else {
+                    node.push(self.base - segment, leaf);
+                }
+            }
+            // As in single inserts, the first node of a segment starts with it.
+            _ => self.nodes.push((segment, Node::new(0, leaf))),
         }
     }
 
     fn finish(mut self) -> ExceptionTable {
         self.end_leaf();
         ExceptionTable {
-            leaves: BTreeMap::from_iter(self.leaves),
+            nodes: BTreeMap::from_iter(self.nodes),
             len: self.len,
         }
     }

@@ -82,12 +82,17 @@ impl Entry {
 }
 
 /// Runs of one segment, sorted, without overlaps.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(super) struct Leaf {
     entries: Vec<Entry>,
 }
 
 impl Leaf {
+    /// A leaf of one run.
+    pub(super) fn new(run: Entry) -> Leaf {
+        Leaf { entries: vec![run] }
+    }
+
     pub(super) fn entries(&self) -> &[Entry] {
         &self.entries
     }
@@ -96,17 +101,38 @@ impl Leaf {
         self.entries.is_empty()
     }
 
-    /// Number of entries that start at or before old chunk `old`.
-    #[inline]
-    pub(super) fn position(&self, old: u32) -> usize {
-        self.entries.partition_point(|entry| entry.old <= old)
+    /// Old chunk of the last entry; 0 without any.
+    pub(super) fn last_old(&self) -> u32 {
+        self.entries.last().map_or(0, |entry| entry.old)
     }
 
-    /// Adds a run that overlaps no other, joined to its neighbours where it continues them.
+    /// Number of entries that start at or before `old`. The leaf's old chunks lie between `low` and `high`, which serves to guess.
+    #[inline]
+    pub(super) fn position(&self, old: u32, low: u32, high: u32) -> usize {
+        /// Evenly scattered entries are rarely further from where they are expected, in a full leaf.
+        const REACH: usize = 16;
+        let entries = self.entries.as_slice();
+        let starts_before = |entry: &Entry| entry.old <= old;
+        let distance = u64::from(old.saturating_sub(low));
+        let span = u64::from(high.saturating_sub(low)).max(1);
+        let guess = (distance * entries.len() as u64 / span) as usize;
+        let from = guess.saturating_sub(REACH);
+        let to = guess.saturating_add(REACH);
+        // The answer lies in the window if the entry before it starts at or before `old`, and its last one behind.
+        let (left, right) = (
+            from == 0 || entries.get(from - 1).is_some_and(starts_before),
+            entries.get(to).is_none_or(|entry| !starts_before(entry)),
+        );
+        match entries.get(from..to.min(entries.len())) {
+            Some(window) if left && right => from + window.partition_point(starts_before),
+            _ => entries.partition_point(starts_before),
+        }
+    }
+
+    /// Adds at `at`, its [`position`](Leaf::position), a run that overlaps no other, joined to its neighbours where it continues them.
     ///
     /// If the leaf becomes too large, returns the part that is to be a leaf of its own and its first old chunk.
-    pub(super) fn insert(&mut self, run: Entry) -> Option<(u64, Leaf)> {
-        let at = self.position(run.old);
+    pub(super) fn insert(&mut self, at: usize, run: Entry) -> Option<(u64, Leaf)> {
         let before = at
             .checked_sub(1)
             .and_then(|index| self.entries.get(index))
@@ -143,9 +169,7 @@ impl Leaf {
     fn insert_entry(&mut self, at: usize, run: Entry) -> Option<(u64, Leaf)> {
         if self.entries.len() >= LEAF_ENTRIES && at == self.entries.len() {
             // Ascending inserts leave full leaves behind.
-            let mut leaf = Leaf::default();
-            leaf.insert_entry(0, run);
-            return Some((run.old(), leaf));
+            return Some((run.old(), Leaf::new(run)));
         }
         self.grow();
         self.entries.insert(at, run);

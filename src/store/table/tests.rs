@@ -57,16 +57,26 @@ fn model_lookup(model: &Model, old: u64, max_len: u64) -> Run {
     }
 }
 
+fn leaves(table: &ExceptionTable) -> Vec<&Leaf> {
+    table.nodes.values().flat_map(Node::leaves).collect()
+}
+
+/// No node or leaf is empty or too large, and entries are sorted and lie in the part of their leaf.
 fn check_shape(table: &ExceptionTable) {
     let mut end = 0;
-    for (&base, leaf) in &table.leaves {
+    for (&base, node) in &table.nodes {
         let segment = segment_start(base);
-        assert!(!leaf.is_empty() && leaf.entries().len() <= leaf::LEAF_ENTRIES);
-        assert!(base >= end, "a leaf reaches into the next one's part");
+        assert!((1..=node::NODE_LEAVES).contains(&node.leaves().len()));
+        assert!(base >= end, "a node reaches into the next one's part");
         end = base;
-        for entry in leaf.entries() {
-            assert!(segment + entry.old() >= end && entry.end() <= SEGMENT);
-            end = segment + entry.end();
+        for (index, leaf) in node.leaves().iter().enumerate() {
+            assert!((1..=leaf::LEAF_ENTRIES).contains(&leaf.entries().len()));
+            for entry in leaf.entries() {
+                assert!(segment + entry.old() >= end && entry.end() <= SEGMENT);
+                end = segment + entry.end();
+                assert_eq!(node.find(entry.old()).0, index);
+                assert_eq!(node.find(entry.end() - 1).0, index);
+            }
         }
     }
 }
@@ -96,9 +106,8 @@ fn test_runs_join_on_both_sides() {
     put(&mut table, 12, 4, 2);
     assert_eq!(runs(&table), [(10, 2, 6), (16, 99, 1)]);
     assert_eq!(
-        table
-            .leaves
-            .values()
+        leaves(&table)
+            .iter()
             .map(|leaf| leaf.entries().len())
             .sum::<usize>(),
         2
@@ -161,7 +170,7 @@ fn test_largest_numbers() {
         [(0, 2, 1), (MAX_OLD_CHUNK, MAX_NEW_CHUNK, 1)]
     );
     assert_eq!(table.remove(OriginChunk(0), u64::MAX), 1);
-    assert!(table.is_empty() && table.leaves.is_empty());
+    assert!(table.is_empty() && table.nodes.is_empty());
 }
 
 #[test]
@@ -192,7 +201,7 @@ fn test_scattered_inserts_stay_below_16_bytes_an_exception() {
     for old in scattered(count) {
         assert_eq!(table.remove(OriginChunk(old * 3), 2), 1);
     }
-    assert!(table.leaves.is_empty());
+    assert!(table.nodes.is_empty());
 }
 
 #[test]
@@ -210,7 +219,7 @@ fn test_ordered_inserts_fill_leaves() {
         }
         check_shape(&table);
         // Ascending ones fill them, descending ones leave them half full.
-        assert!(table.leaves.len() <= if descending { 200 } else { 100 });
+        assert!(leaves(&table).len() <= if descending { 200 } else { 100 });
     }
 }
 
