@@ -46,6 +46,8 @@ pub mod format;
 pub mod image;
 pub mod storage;
 pub mod store;
+#[cfg(feature = "test-util")]
+pub mod testing;
 pub mod units;
 
 pub use error::{Error, ErrorKind, Result};

@@ -30,6 +30,7 @@ pub(crate) struct ChunkSet {
 
 impl ChunkSet {
     /// Number of chunks.
+    #[cfg(test)]
     pub(crate) fn len(&self) -> u64 {
         self.len
     }
@@ -40,6 +41,7 @@ impl ChunkSet {
     }
 
     /// Whether `chunk` is in the set.
+    #[cfg(test)]
     pub(crate) fn contains(&self, chunk: CowChunk) -> bool {
         self.ranges
             .range(..=chunk.0)
@@ -83,15 +85,6 @@ impl ChunkSet {
             self.put(end, found_end);
         }
         before - self.len
-    }
-
-    /// Takes out the lowest chunks that follow each other, at most `max_len` of them.
-    pub(crate) fn take_first(&mut self, max_len: u64) -> Option<ChunkRange> {
-        let (&start, &end) = self.ranges.first_key_value()?;
-        let len = max_len.min(end - start);
-        let start = CowChunk(start);
-        self.remove(start, len);
-        (len > 0).then_some(ChunkRange { start, len })
     }
 
     /// The lowest range.
@@ -147,21 +140,6 @@ mod tests {
         assert_eq!(ranges(&set), [(2, 7), (8, 10)]);
         set.insert(CowChunk(0), 20);
         assert_eq!((ranges(&set), set.len()), (vec![(0, 20)], 20));
-    }
-
-    #[test]
-    fn test_take_first_takes_no_more_than_one_range() {
-        let mut set = ChunkSet::default();
-        set.insert(CowChunk(3), 3);
-        set.insert(CowChunk(9), 1);
-        let taken = |set: &mut ChunkSet, most| set.take_first(most).map(|r| (r.start.0, r.len));
-        assert_eq!(taken(&mut set, 0), None);
-        assert_eq!(taken(&mut set, 2), Some((3, 2)));
-        assert_eq!(set.last_range().map(|r| r.start), Some(CowChunk(9)));
-        assert_eq!(taken(&mut set, 2), Some((5, 1)));
-        assert_eq!(taken(&mut set, 2), Some((9, 1)));
-        assert_eq!(taken(&mut set, 2), None);
-        assert!(set.is_empty());
     }
 
     proptest! {

@@ -38,3 +38,6 @@ pub use state::{
     Target, Usage, WriteExtent, WriteTarget,
 };
 pub use store::Store;
+
+#[cfg(feature = "test-util")]
+pub(crate) use table::{ExceptionTable, TableBuilder};

@@ -90,16 +90,6 @@ impl ExceptionTable {
         self.len
     }
 
-    /// Whether there is no exception.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
-    /// Forgets all exceptions.
-    pub(crate) fn clear(&mut self) {
-        *self = ExceptionTable::default();
-    }
-
     /// Adds `len` exceptions. None of the old chunks may be present; old chunks are at most [`MAX_OLD_CHUNK`], new ones [`MAX_NEW_CHUNK`].
     pub(crate) fn insert_run(&mut self, old: OriginChunk, new: CowChunk, len: u64) {
         debug_assert!(

@@ -69,13 +69,6 @@ pub(crate) struct BuildReport {
     pub(crate) shared: Findings<SharedChunk>,
 }
 
-impl BuildReport {
-    /// Whether every old chunk has one new chunk of its own.
-    pub(crate) fn is_consistent(&self) -> bool {
-        self.conflicts.count == 0 && self.shared.count == 0
-    }
-}
-
 /// Exceptions in the order of the log, at most one run to an entry of 16 bytes.
 #[derive(Clone, Copy, Debug)]
 struct Piece {
@@ -154,6 +147,7 @@ impl TableBuilder {
     }
 
     /// Adds `len` exceptions that follow each other on both sides.
+    #[cfg(test)]
     pub(crate) fn push_run(&mut self, old: OriginChunk, new: CowChunk, len: u64) {
         for start in (0..len).step_by(ENTRY_LEN as usize) {
             self.start_run(old.0 + start, new.0 + start, ENTRY_LEN.min(len - start));
