@@ -192,6 +192,7 @@ fn test_choose_takes_the_higher_generation() {
         (slot(0), empty, Some((0, 0))),
         (slot(3), slot(4), Some((1, 4))),
         (slot(5), slot(4), Some((0, 5))),
+        (slot(5), slot(5), Some((0, 5))),
         (torn, slot(4), Some((1, 4))),
         (slot(5), torn, Some((0, 5))),
     ] {

@@ -125,7 +125,7 @@ impl Node {
 
     #[inline]
     fn index(&self, old: u32) -> usize {
-        // Below the first key nothing is asked for.
+        // What lies below the first key belongs to the first leaf, too.
         self.keys
             .partition_point(|&key| key <= old)
             .saturating_sub(1)
@@ -152,13 +152,9 @@ impl Node {
 
     /// The part of an empty leaf goes to the one before, that of the first to the one behind.
     fn drop_empty_leaves(&mut self) {
-        let first = self.keys.first().copied();
         let mut leaves = self.leaves.iter();
         self.keys
             .retain(|_| leaves.next().is_some_and(|leaf| !leaf.is_empty()));
         self.leaves.retain(|leaf| !leaf.is_empty());
-        if let (Some(key), Some(first)) = (self.keys.first_mut(), first) {
-            *key = first;
-        }
     }
 }

@@ -224,6 +224,46 @@ fn test_ordered_inserts_fill_leaves() {
 }
 
 #[test]
+fn test_runs_stop_at_the_parts_of_leaves_and_nodes() {
+    let in_leaf = 2 * leaf::LEAF_ENTRIES as u64;
+    let in_node = in_leaf * node::NODE_LEAVES as u64;
+    let mut builder = TableBuilder::default();
+    for old in (0..in_node + 3 * in_leaf).step_by(2) {
+        builder.push(OriginChunk(old), CowChunk(old + 2));
+    }
+    let (mut table, _) = builder.finish();
+    for border in [in_leaf, in_node, in_node + in_leaf] {
+        assert!(
+            leaves(&table)
+                .iter()
+                .any(|leaf| leaf.entries()[0].old() == border)
+        );
+        table.remove(OriginChunk(border - 9), 20);
+        put(&mut table, border - 9, 1 << 40, 20);
+        for i in 0..20 {
+            let new = CowChunk((1 << 40) + i);
+            let found = table.lookup_run(OriginChunk(border - 9 + i), 100);
+            assert_eq!(found, Run::Mapped { new, len: 20 - i });
+        }
+    }
+    check_shape(&table);
+    // Without its first leaves, a node still takes what lay there.
+    table.remove(OriginChunk(in_node - 500), 500 + 2 * in_leaf);
+    assert_eq!(
+        table.lookup_run(OriginChunk(in_node + 5), 7),
+        Run::Unmapped { len: 7 }
+    );
+    put(&mut table, in_node + 5, 7, 1);
+    put(&mut table, in_node - 5, 9, 1);
+    check_shape(&table);
+    let at_five = Run::Mapped {
+        new: CowChunk(7),
+        len: 1,
+    };
+    assert_eq!(table.lookup_run(OriginChunk(in_node + 5), 7), at_five);
+}
+
+#[test]
 fn test_holes_in_long_runs_split_leaves() {
     let mut table = ExceptionTable::default();
     put(&mut table, 0, 2, 10_000);
