@@ -13,7 +13,14 @@ cd "$work"
 step=0
 say() { step=$((step + 1)); printf '\n%d. %s\n' "$step" "$*"; }
 die() { echo "demo: FAILED: $*" >&2; exit 1; }
-dmsnap() { echo "   \$ dmsnap $*"; "$tool" "$@" | sed 's/^/   /'; }
+# An argument as one would type it.
+quoted() { case $1 in *[!A-Za-z0-9_./=-]*) echo "'$1'" ;; *) echo "$1" ;; esac; }
+dmsnap() {
+    local word line="dmsnap"
+    for word in "$@"; do line+=" $(quoted "$word")"; done
+    echo "   \$ $line"
+    "$tool" "$@" 2>&1 | sed 's/^/   /'
+}
 checksum() { sha256sum < "$1"; }
 verified() { echo "   verified: $*"; }
 
@@ -40,7 +47,7 @@ say "A base image: 64 MiB with an ext4 file system and a few files in it"
 mkdir tree
 echo "hello from the base image" > tree/hello.txt
 head -c 1M /dev/zero | tr '\0' '.' > tree/disk.dat
-mke2fs -q -t ext4 -b 4096 -d tree "$base" 64M
+mke2fs -q -t ext4 -b 4096 -d tree "$base" 64M > mke2fs.log 2>&1 || { cat mke2fs.log; die "mke2fs failed"; }
 base_before=$(checksum "$base")
 first=$(offset_of /disk.dat 10)
 second=$(offset_of /disk.dat 200)
@@ -55,7 +62,7 @@ dmsnap io layer.dms -c "write -P 0xaa $first 4096" -c flush
 dmsnap io layer.dms -c "read -P 0xaa $first 4096" -c "read -P 0x2e $((first + 4096)) 4096"
 [ "$(checksum "$base")" = "$base_before" ] || die "the base was written"
 verified "the base has not changed by a byte"
-dmsnap map layer.dms | head -n 12
+dmsnap map layer.dms
 dmsnap check layer.dms
 
 say "A snapshot: layer.dms is frozen, top.dms takes the writes from now on"
@@ -74,7 +81,7 @@ head -c 512 /dev/zero | tr '\0' '\125' | dd of=expected.dat bs=4096 seek=200 con
 verify_file top.raw /disk.dat expected.dat
 dmsnap compare -f dmsnap -F raw top.dms top.raw
 
-say "Merge: top.dms into layer.dms, then that into a copy of the base"
+say "Merge: top.dms into layer.dms, then layer.dms into the base (of which a copy is kept)"
 dmsnap merge top.dms
 dmsnap compare -f dmsnap -F raw layer.dms top.raw
 cp "$base" base.orig.raw
