@@ -1,0 +1,218 @@
+//! Arguments that several subcommands share.
+
+use std::path::{Path, PathBuf};
+
+use clap::ValueEnum;
+use dmsnap::{ChunkSize, Format, OpenOptions, OriginChoice};
+
+use crate::failure::{About, Failure, Result};
+use crate::size::{parse_disk_size, parse_size};
+use crate::source;
+
+/// A format by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum FormatArg {
+    /// The bytes of the disk
+    Raw,
+    /// A layer, with or without a descriptor
+    Dmsnap,
+}
+
+impl From<FormatArg> for Format {
+    fn from(arg: FormatArg) -> Format {
+        match arg {
+            FormatArg::Raw => Format::Raw,
+            FormatArg::Dmsnap => Format::Dmsnap,
+        }
+    }
+}
+
+/// What lies below the image, if not what it says itself.
+#[derive(clap::Args, Clone, Debug, Default)]
+pub(crate) struct OriginArgs {
+    /// What the image lies over: for a store made by the kernel, or to override the stored backing. Again for what lies below that
+    #[arg(long = "origin", value_name = "PATH")]
+    paths: Vec<PathBuf>,
+    /// Format of the --origin at the same place [default: raw]
+    #[arg(long = "origin-format", value_name = "FMT", requires = "paths")]
+    formats: Vec<FormatArg>,
+    /// Nothing lies below, whatever the image says: what it does not hold reads as zeros
+    #[arg(long, conflicts_with = "paths")]
+    no_origin: bool,
+    /// Size of the disk, for a store without a descriptor that is not as long as its origin
+    #[arg(long, value_name = "SIZE", value_parser = parse_disk_size)]
+    disk_size: Option<u64>,
+    /// Open even if the backing's UUID is not the recorded one
+    #[arg(long)]
+    ignore_origin_uuid: bool,
+}
+
+impl OriginArgs {
+    /// Whether it was said what lies below.
+    pub(crate) fn is_given(&self) -> bool {
+        self.no_origin || !self.paths.is_empty()
+    }
+
+    /// Size of the disk, where the store does not record one.
+    pub(crate) fn disk_size(&self) -> Option<u64> {
+        self.disk_size
+    }
+
+    /// The topmost origin that was named, and its format.
+    pub(crate) fn first(&self) -> Result<Option<(&Path, Format)>> {
+        match self.paths.first() {
+            Some(path) => Ok(Some((path, self.format_of(0, path)?))),
+            None => Ok(None),
+        }
+    }
+
+    /// What was named, or `stored` if nothing was. Below the last layer that was named, what it stores is followed.
+    pub(crate) fn choice(&self, stored: OriginChoice) -> Result<OriginChoice> {
+        if self.formats.len() > self.paths.len() {
+            return Err(Failure::new("more --origin-format than --origin"));
+        }
+        if self.no_origin {
+            return Ok(OriginChoice::Zeros);
+        }
+        let mut below = None;
+        for (at, path) in self.paths.iter().enumerate().rev() {
+            let format = self.format_of(at, path)?;
+            if below.is_some() && format == Format::Raw {
+                return Err(Failure::at(path, "a raw image has nothing below it: say --origin-format dmsnap, or leave out what follows"));
+            }
+            below = Some(OriginChoice::Path {
+                path: path.clone(),
+                format,
+                below: Box::new(below.unwrap_or(OriginChoice::FromImage)),
+            });
+        }
+        Ok(below.unwrap_or(stored))
+    }
+
+    /// Options that open a layer over what was named, or over what it names itself.
+    pub(crate) fn options(&self) -> Result<OpenOptions> {
+        self.options_over(OriginChoice::FromImage)
+    }
+
+    /// Options that open a layer over what was named, or over `stored`.
+    pub(crate) fn options_over(&self, stored: OriginChoice) -> Result<OpenOptions> {
+        let options = OpenOptions::new()
+            .origin(self.choice(stored)?)
+            .ignore_origin_uuid(self.ignore_origin_uuid);
+        Ok(match self.disk_size {
+            Some(size) => options.bare_size(size),
+            None => options,
+        })
+    }
+
+    /// A format that was not given is raw; but a layer that is taken for raw bytes by mistake would show garbage.
+    fn format_of(&self, at: usize, path: &Path) -> Result<Format> {
+        if let Some(format) = self.formats.get(at) {
+            return Ok((*format).into());
+        }
+        if source::looks_like_layer(path).about(path)? {
+            return Err(Failure::at(path, "begins like a dmsnap layer: say --origin-format dmsnap, or raw if these are the disk's bytes"));
+        }
+        Ok(Format::Raw)
+    }
+}
+
+/// `-o NAME=VALUE,...` of create and convert.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct CreateSettings {
+    pub(crate) chunk_size: Option<ChunkSize>,
+    pub(crate) bare: bool,
+    pub(crate) backing: Option<String>,
+    pub(crate) backing_format: Option<Format>,
+    pub(crate) size: Option<u64>,
+}
+
+impl CreateSettings {
+    /// Help for -o.
+    pub(crate) const NAMES: &str = "chunk_size=SIZE, bare=on|off, size=SIZE, backing_file=NAME, backing_fmt=FMT";
+
+    /// Reads all -o of a command line.
+    pub(crate) fn parse(options: &[String]) -> Result<CreateSettings> {
+        let mut settings = CreateSettings::default();
+        for option in options.iter().flat_map(|list| list.split(',')) {
+            let Some((name, value)) = option.split_once('=') else {
+                return Err(Failure::new(format!("-o {option}: wanted NAME=VALUE; there are {}", Self::NAMES)));
+            };
+            settings
+                .set(name, value)
+                .map_err(|reason| Failure::new(format!("-o {option}: {reason}")))?;
+        }
+        Ok(settings)
+    }
+
+    fn set(&mut self, name: &str, value: &str) -> std::result::Result<(), String> {
+        match name {
+            "chunk_size" | "cluster_size" => self.chunk_size = Some(parse_chunk_size(value)?),
+            "bare" => self.bare = parse_switch(value)?,
+            "size" => self.size = Some(parse_disk_size(value)?),
+            "backing_file" => self.backing = Some(value.to_string()),
+            "backing_fmt" => {
+                let format = Format::from_name(value);
+                self.backing_format = Some(format.ok_or("no such format; there are raw, dmsnap")?);
+            }
+            _ => return Err(format!("no such option; there are {}", Self::NAMES)),
+        }
+        Ok(())
+    }
+
+    /// The chunk size that was asked for, or the default.
+    pub(crate) fn chunk_size(&self) -> ChunkSize {
+        self.chunk_size.unwrap_or(ChunkSize::DEFAULT)
+    }
+}
+
+fn parse_chunk_size(text: &str) -> std::result::Result<ChunkSize, String> {
+    ChunkSize::from_bytes(parse_size(text)?)
+        .map_err(|_| "a chunk is a power of two from 512 to 1G bytes".to_string())
+}
+
+fn parse_switch(text: &str) -> std::result::Result<bool, String> {
+    match text {
+        "on" | "yes" | "true" => Ok(true),
+        "off" | "no" | "false" => Ok(false),
+        _ => Err("wanted on or off".to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> std::result::Result<CreateSettings, String> {
+        CreateSettings::parse(&[text.to_string()]).map_err(|failure| format!("{failure:?}"))
+    }
+
+    #[test]
+    fn test_settings() {
+        let settings = parse("chunk_size=4k,bare=on,size=1M,backing_file=a b,backing_fmt=raw").unwrap();
+        assert_eq!(settings.chunk_size().bytes(), 4096);
+        assert!(settings.bare);
+        assert_eq!(settings.size, Some(1 << 20));
+        assert_eq!(settings.backing.as_deref(), Some("a b"));
+        assert_eq!(settings.backing_format, Some(Format::Raw));
+        assert_eq!(CreateSettings::default().chunk_size(), ChunkSize::DEFAULT);
+    }
+
+    #[test]
+    fn test_wrong_settings_are_told() {
+        for (text, word) in [
+            ("chunk_size", "NAME=VALUE"),
+            ("", "NAME=VALUE"),
+            ("colour=red", "there are chunk_size"),
+            ("chunk_size=3k", "power of two"),
+            ("chunk_size=2G", "power of two"),
+            ("chunk_size=x", "not a size"),
+            ("size=1000", "512 and 1024"),
+            ("bare=perhaps", "on or off"),
+            ("backing_fmt=qcow2", "raw, dmsnap"),
+        ] {
+            let message = parse(text).unwrap_err();
+            assert!(message.contains(word), "{text}: {message}");
+        }
+    }
+}

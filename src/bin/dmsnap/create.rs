@@ -1,0 +1,152 @@
+//! `dmsnap create`
+
+use std::path::{Path, PathBuf};
+
+use dmsnap::storage::Storage;
+use dmsnap::{CreateOptions, Format, Image};
+
+use crate::args::{CreateSettings, FormatArg};
+use crate::failure::{About, Failure, Result};
+use crate::output;
+use crate::size::parse_disk_size;
+use crate::target::{self, Target};
+
+/// Create a layer, empty over its backing
+///
+/// An existing file is replaced, unless somebody uses it; it stays as it is if anything fails. A block device is written in place.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Print nothing
+    #[arg(short, long)]
+    quiet: bool,
+    /// Format of the new file
+    #[arg(short, long, value_name = "FMT", default_value = "dmsnap")]
+    format: FormatArg,
+    /// The image that the new one lies over, by the name to store: a relative one starts at the directory of FILE
+    #[arg(short, long, value_name = "BACKING")]
+    backing: Option<String>,
+    /// Format of the backing; it is never guessed
+    #[arg(short = 'F', long, value_name = "FMT")]
+    backing_format: Option<FormatArg>,
+    /// Do not look at the backing, which need not exist
+    #[arg(short = 'u', long)]
+    backing_unsafe: bool,
+    #[arg(short, long, value_name = "NAME=VALUE,...", help = format!("Options: {}", CreateSettings::NAMES))]
+    options: Vec<String>,
+    /// A store as the kernel makes it: records neither size nor backing. Chunks under 4096 bytes have no room for those
+    #[arg(long)]
+    bare: bool,
+    /// The file to create
+    file: PathBuf,
+    /// Size of the disk [default: that of the backing]
+    #[arg(value_parser = parse_disk_size)]
+    size: Option<u64>,
+}
+
+pub(crate) fn run(args: &Args) -> Result<u8> {
+    let settings = merge_settings(args)?;
+    match args.format {
+        FormatArg::Raw => create_raw(args, &settings)?,
+        FormatArg::Dmsnap => create_layer(args, &settings)?,
+    }
+    Ok(0)
+}
+
+/// Everything that may be said with an option of its own or with -o.
+fn merge_settings(args: &Args) -> Result<CreateSettings> {
+    let mut settings = CreateSettings::parse(&args.options)?;
+    once("size", &mut settings.size, args.size)?;
+    once("backing", &mut settings.backing, args.backing.clone())?;
+    once("backing format", &mut settings.backing_format, args.backing_format.map(Format::from))?;
+    settings.bare |= args.bare;
+    match (&settings.backing, settings.backing_format) {
+        (Some(backing), None) => Err(Failure::new(format!(
+            "the format of the backing \"{backing}\" is missing, and it is never guessed: say -F raw or -F dmsnap"
+        ))),
+        (None, Some(_)) => Err(Failure::new("-F without -b: which backing has this format?")),
+        _ => Ok(settings),
+    }
+}
+
+fn once<T>(what: &str, setting: &mut Option<T>, own: Option<T>) -> Result<()> {
+    match (&setting, own) {
+        (Some(_), Some(_)) => Err(Failure::new(format!("the {what} is given twice, by -o and besides it"))),
+        (None, Some(own)) => {
+            *setting = Some(own);
+            Ok(())
+        }
+        _ => Ok(()),
+    }
+}
+
+fn create_raw(args: &Args, settings: &CreateSettings) -> Result<()> {
+    if settings.backing.is_some() || settings.bare || settings.chunk_size.is_some() {
+        return Err(Failure::new("a raw image has no backing, no chunks and no descriptor"));
+    }
+    let Some(size) = settings.size else {
+        return Err(Failure::at(&args.file, "a raw image needs a size"));
+    };
+    let target = Target::prepare(&args.file, &[])?;
+    let storage = target::raw_storage(&target, size).map_err(|failure| target.rename_in(failure))?;
+    if target.is_block_device() {
+        // As with any device, what is on it stays.
+        return Ok(());
+    }
+    storage.flush().about(&args.file)?;
+    drop(storage);
+    target.commit()?;
+    say(args, format_args!("fmt=raw size={size}"))
+}
+
+fn create_layer(args: &Args, settings: &CreateSettings) -> Result<()> {
+    let options = create_options(args, settings)?;
+    let backing = settings.backing.as_ref().map(|name| target::directory(&args.file).join(name));
+    let sources: Vec<&Path> = backing.as_deref().into_iter().collect();
+    let target = Target::prepare(&args.file, &sources)?;
+    let options = options.create_on_existing(target.is_block_device());
+    Image::create(target.work(), &options)
+        .about(target.work())
+        .map_err(|failure| target.rename_in(failure))?;
+    target.commit()?;
+    let chunk_size = settings.chunk_size().bytes();
+    if settings.bare {
+        return say(args, format_args!("fmt=dmsnap chunk_size={chunk_size} bare=on"));
+    }
+    let size = dmsnap::inspect(&args.file).about(&args.file)?.virtual_size;
+    let backing = match (&settings.backing, settings.backing_format) {
+        (Some(name), Some(format)) => format!(" backing_file={name} backing_fmt={}", format.name()),
+        _ => String::new(),
+    };
+    say(args, format_args!("fmt=dmsnap chunk_size={chunk_size} size={size}{backing}"))
+}
+
+fn create_options(args: &Args, settings: &CreateSettings) -> Result<CreateOptions> {
+    let mut options = CreateOptions::new().chunk_size(settings.chunk_size());
+    if settings.bare {
+        if settings.size.is_some() || settings.backing.is_some() {
+            return Err(Failure::at(
+                &args.file,
+                "a bare store records neither size nor backing: leave them out, or leave --bare out",
+            ));
+        }
+        return Ok(options.bare(true));
+    }
+    if let (Some(name), Some(format)) = (&settings.backing, settings.backing_format) {
+        options = options.origin(name, format);
+    }
+    if let Some(size) = settings.size {
+        options = options.size(size);
+    }
+    match (args.backing_unsafe, &settings.backing, settings.size) {
+        (false, _, _) => Ok(options),
+        (true, Some(_), Some(size)) => Ok(options.origin_identity(None, size)),
+        (true, _, _) => Err(Failure::at(&args.file, "-u needs a backing and a size")),
+    }
+}
+
+fn say(args: &Args, what: std::fmt::Arguments<'_>) -> Result<()> {
+    if args.quiet {
+        return Ok(());
+    }
+    output::line(format_args!("Created '{}', {what}", args.file.display()))
+}

@@ -1,0 +1,91 @@
+//! Whether files may be opened because an image names them.
+
+use std::path::{Component, Path};
+
+use dmsnap::format::{Descriptor, Header, HeaderState};
+use dmsnap::storage::{FileOptions, LockMode, Storage};
+use dmsnap::{Format, OriginChoice};
+
+use crate::failure::{About, Failure, Result};
+
+/// Layers that the library follows.
+const MAX_DEPTH: usize = 64;
+
+/// What to do with the backing that the layer at `path` names, its format having been guessed from its content.
+///
+/// Whoever writes a raw disk, a guest above all, can write a layer's header and descriptor into it. Then a tool that guesses formats
+/// and follows names would read any file for them. So after a guess only names inside the layer's own directory are followed, all
+/// the way down.
+pub(crate) fn after_guess(path: &Path) -> Result<OriginChoice> {
+    let mut layer = path.to_path_buf();
+    for _ in 0..MAX_DEPTH {
+        let Some((name, format)) = stored_backing(&layer)? else {
+            return Ok(OriginChoice::FromImage);
+        };
+        if !is_inside(&name) {
+            return Err(refusal(path, &layer, &name));
+        }
+        if format.as_deref() != Some(Format::Dmsnap.name()) {
+            return Ok(OriginChoice::FromImage);
+        }
+        layer = layer.parent().unwrap_or(Path::new("")).join(name);
+    }
+    // The library refuses such a chain, and says why.
+    Ok(OriginChoice::FromImage)
+}
+
+/// Name and format of the backing that a layer records. What cannot be read is left to the library, which tells it better.
+fn stored_backing(path: &Path) -> Result<Option<(String, Option<String>)>> {
+    let file = FileOptions::new().lock(LockMode::None).open(path).about(path)?;
+    let slot = |offset: u64| -> dmsnap::Result<Vec<u8>> {
+        let len = file.size()?.saturating_sub(offset).min(SLOT);
+        let mut bytes = vec![0; len as usize];
+        file.read_at(&mut bytes, offset)?;
+        Ok(bytes)
+    };
+    let Ok(HeaderState::Store(header)) = Header::decode(&slot(0).about(path)?) else {
+        return Ok(None);
+    };
+    let Some([first, second]) = Descriptor::slot_offsets(header.chunk_size) else {
+        return Ok(None);
+    };
+    let chosen = Descriptor::choose(&slot(first).about(path)?, &slot(second).about(path)?);
+    let Ok(Some((_, descriptor))) = chosen else {
+        return Ok(None);
+    };
+    Ok(descriptor.origin_name.map(|name| (name, descriptor.origin_format)))
+}
+
+const SLOT: u64 = dmsnap::format::DESCRIPTOR_SLOT_SIZE as u64;
+
+/// Whether a name leads to no other directory than one below the file that stores it.
+fn is_inside(name: &str) -> bool {
+    let stays = |component| matches!(component, Component::Normal(_) | Component::CurDir);
+    Path::new(name).components().all(stays)
+}
+
+fn refusal(path: &Path, layer: &Path, name: &str) -> Failure {
+    let whose = if layer == path { "it".to_owned() } else { layer.display().to_string() };
+    Failure::at(
+        path,
+        format!("{whose} names the backing \"{name}\", and the format was guessed: a guest can write such a name into a raw disk"),
+    )
+    .with_hint(
+        "say -f dmsnap if this is a layer that you trust, -f raw if these are the bytes of a disk, or --origin PATH.",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_inside;
+
+    #[test]
+    fn test_names_that_lead_away_are_found() {
+        for name in ["base.raw", "./base.raw", "images/base.raw", "a..b", "json:{}"] {
+            assert!(is_inside(name), "{name}");
+        }
+        for name in ["/base.raw", "../base.raw", "images/../../base.raw", "images/.."] {
+            assert!(!is_inside(name), "{name}");
+        }
+    }
+}

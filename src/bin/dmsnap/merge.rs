@@ -1,0 +1,85 @@
+//! `dmsnap merge`
+
+use std::path::PathBuf;
+
+use dmsnap::{ErrorKind, Image, MergeProgress};
+
+use crate::args::OriginArgs;
+use crate::failure::{About, Failure, Result};
+use crate::output;
+use crate::progress::Progress;
+use crate::signal::Interrupt;
+
+/// Merge a layer into its origin, which then reads as the layer did; the layer is empty afterwards
+///
+/// Stopped at any point, by a signal, a full disk or a power cut, the pair of layer and origin shows the same content, and merging
+/// again goes on from there. Other layers over the same origin do not survive a merge: they show a mixture then.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Show progress
+    #[arg(short, long)]
+    progress: bool,
+    /// Print nothing, no warning either
+    #[arg(short, long)]
+    quiet: bool,
+    #[command(flatten)]
+    origin: OriginArgs,
+    /// The layer to merge
+    file: PathBuf,
+}
+
+pub(crate) fn run(args: &Args) -> Result<u8> {
+    let interrupt = Interrupt::catch()?;
+    let options = args.origin.options()?.writable(true);
+    let image = Image::open(&args.file, &options).about(&args.file)?;
+    image.warnings().iter().for_each(output::warn);
+    let origin = image.info().about(&args.file)?.chain.into_iter().nth(1);
+    let Some(origin) = origin else {
+        return Err(Failure::at(&args.file, "there is no origin to merge into"));
+    };
+    if !args.quiet {
+        output::warn(format_args!(
+            "{0}: other layers over this file become wrong by the merge; only the lock of a program that uses one now prevents it",
+            origin.name
+        ));
+    }
+    let last = merge(args, &image, &interrupt)?;
+    image.close().about(&args.file)?;
+    if !args.quiet {
+        output::line(format_args!(
+            "Merged {} exceptions of '{}' into '{}', {} bytes.",
+            last.total,
+            args.file.display(),
+            origin.name,
+            last.bytes_copied
+        ))?;
+    }
+    Ok(0)
+}
+
+fn merge(args: &Args, image: &Image, interrupt: &Interrupt) -> Result<MergeProgress> {
+    let mut bar: Option<Progress> = None;
+    let mut last = MergeProgress::default();
+    let mut shown = Ok(());
+    let merged = image.merge(&mut |progress| {
+        last = progress;
+        let bar = bar.get_or_insert_with(|| Progress::new(args.progress, progress.total));
+        shown = bar.set(progress.done);
+        !interrupt.is_pending() && shown.is_ok()
+    });
+    if let Some(mut bar) = bar {
+        bar.finish_if(merged.is_ok())?;
+    }
+    shown?;
+    match merged {
+        Err(error) if error.kind() == ErrorKind::Cancelled => {
+            let MergeProgress { done, total, .. } = last;
+            interrupt.check(&format!(
+                "{}: {done} of {total} exceptions are merged; merge again to go on",
+                args.file.display()
+            ))?;
+            Err(error).about(&args.file)
+        }
+        other => other.about(&args.file).map(|()| last),
+    }
+}

@@ -1,0 +1,56 @@
+//! What goes to standard output and standard error.
+
+use std::fmt::Display;
+use std::io::{self, Write};
+
+use clap::ValueEnum;
+use serde::Serialize;
+
+use crate::failure::{Failure, Result};
+
+/// Text for people, or JSON for programs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OutputFormat {
+    /// Text
+    #[default]
+    Human,
+    /// JSON, with qemu-img's names where it has them
+    Json,
+}
+
+/// Prints a line. A reader that has seen enough (`| head`) is no failure, and does not stop the work either.
+pub(crate) fn line(text: impl Display) -> Result<()> {
+    put(format_args!("{text}\n"))
+}
+
+/// Prints text as it is.
+pub(crate) fn put(text: impl Display) -> Result<()> {
+    let written = write!(io::stdout().lock(), "{text}").and_then(|()| io::stdout().flush());
+    match written {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Failure::new(format!("cannot write to standard output: {error}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Prints a value as JSON, indented as qemu-img does.
+pub(crate) fn json(value: &impl Serialize) -> Result<()> {
+    let mut text = Vec::new();
+    let indent = serde_json::ser::PrettyFormatter::with_indent(b"    ");
+    let mut serializer = serde_json::Serializer::with_formatter(&mut text, indent);
+    value
+        .serialize(&mut serializer)
+        .map_err(|error| Failure::new(format!("cannot write JSON: {error}")))?;
+    line(String::from_utf8_lossy(&text))
+}
+
+/// Prints an error. Where standard error is closed there is nobody to tell.
+pub(crate) fn complain(text: impl Display) {
+    let _ = writeln!(io::stderr().lock(), "dmsnap: {text}");
+}
+
+/// Prints a warning.
+pub(crate) fn warn(text: impl Display) {
+    complain(format_args!("warning: {text}"));
+}

@@ -1,0 +1,176 @@
+//! Images that are read: raw files and layers behind one face.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use dmsnap::format::{HEADER_SIZE, SNAP_MAGIC};
+use dmsnap::storage::{FileOptions, FileStorage, LockMode, Storage};
+use dmsnap::units::SECTOR_SIZE;
+use dmsnap::{ByteRange, ExtentKind, Format, Image, OriginChoice};
+
+use crate::args::OriginArgs;
+use crate::failure::{About, Failure, Result};
+use crate::{gate, output};
+
+/// Beginnings of formats that other tools know and this one does not, so that nobody takes their containers for the bytes of a disk.
+const OTHER_FORMATS: [(&[u8], &str); 7] = [
+    (b"QFI\xfb", "qcow2"),
+    (b"QED\0", "qed"),
+    (b"KDMV", "vmdk"),
+    (b"COWD", "vmdk"),
+    (b"vhdxfile", "vhdx"),
+    (b"conectix", "vpc"),
+    (b"WithoutFreeSpace", "parallels"),
+];
+
+/// How to open a source.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct How<'a> {
+    /// The format, if the user said it.
+    pub(crate) format: Option<Format>,
+    /// What lies below.
+    pub(crate) origin: &'a OriginArgs,
+    /// Open without locks.
+    pub(crate) share: bool,
+}
+
+/// An image that is read.
+#[derive(Debug)]
+pub(crate) enum Source {
+    Raw(RawImage),
+    Layer(Box<Image>),
+}
+
+/// The bytes of a disk in a file. As in qemu-img it is as long as its sectors; what lies past the file's end reads as zeros.
+#[derive(Debug)]
+pub(crate) struct RawImage {
+    storage: FileStorage,
+    file_size: u64,
+}
+
+/// A run of bytes of one kind.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Run {
+    pub(crate) len: u64,
+    pub(crate) is_zero: bool,
+}
+
+impl Source {
+    /// Opens an image for reading.
+    pub(crate) fn open(path: &Path, how: How<'_>) -> Result<Source> {
+        match how.format {
+            Some(format) => Source::open_as(path, format, OriginChoice::FromImage, how),
+            None => {
+                let format = guess_format(path)?;
+                let stored = match format {
+                    Format::Dmsnap if !how.origin.is_given() => gate::after_guess(path)?,
+                    _ => OriginChoice::FromImage,
+                };
+                Source::open_as(path, format, stored, how)
+            }
+        }
+    }
+
+    fn open_as(path: &Path, format: Format, stored: OriginChoice, how: How<'_>) -> Result<Source> {
+        match format {
+            Format::Raw if how.origin.is_given() => {
+                Err(Failure::at(path, "a raw image lies over nothing: --origin is for layers"))
+            }
+            Format::Raw => RawImage::open(path, how.share).map(Source::Raw),
+            Format::Dmsnap => {
+                let options = how.origin.options_over(stored)?.lock(!how.share);
+                let image = Image::open(path, &options).about(path)?;
+                image.warnings().iter().for_each(output::warn);
+                Ok(Source::Layer(Box::new(image)))
+            }
+        }
+    }
+
+    /// Size of the disk in bytes.
+    pub(crate) fn size(&self) -> u64 {
+        match self {
+            Source::Raw(raw) => raw.file_size.next_multiple_of(SECTOR_SIZE),
+            Source::Layer(image) => image.size(),
+        }
+    }
+
+    /// The run at the start of `range`. What lies past the end is zeros.
+    pub(crate) fn run_at(&self, range: ByteRange) -> Result<Run> {
+        let inside = self.size().saturating_sub(range.start).min(range.len);
+        if inside == 0 {
+            return Ok(Run { len: range.len, is_zero: true });
+        }
+        let range = ByteRange::new(range.start, inside);
+        match self {
+            Source::Raw(raw) => raw.run_at(range),
+            Source::Layer(image) => {
+                let extent = image.next_extent(range)?;
+                Ok(Run { len: extent.range.len, is_zero: extent.kind == ExtentKind::Zero })
+            }
+        }
+    }
+
+    /// Fills `buf` from `offset`, past the end with zeros.
+    pub(crate) fn read(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        let end = match self {
+            Source::Raw(raw) => raw.file_size,
+            Source::Layer(image) => image.size(),
+        };
+        let inside = end.saturating_sub(offset).min(buf.len() as u64) as usize;
+        let (head, tail) = buf.split_at_mut(inside);
+        tail.fill(0);
+        if head.is_empty() {
+            return Ok(());
+        }
+        match self {
+            Source::Raw(raw) => Ok(raw.storage.read_at(head, offset)?),
+            Source::Layer(image) => Ok(image.read(head, offset)?),
+        }
+    }
+}
+
+impl RawImage {
+    /// Opens the bytes of a disk.
+    pub(crate) fn open(path: &Path, share: bool) -> Result<RawImage> {
+        let lock = if share { LockMode::None } else { LockMode::Reader };
+        let storage = FileOptions::new().lock(lock).open(path).about(path)?;
+        let file_size = storage.size().about(path)?;
+        Ok(RawImage { storage, file_size })
+    }
+
+    fn run_at(&self, range: ByteRange) -> Result<Run> {
+        if range.start >= self.file_size {
+            return Ok(Run { len: range.len, is_zero: true });
+        }
+        let extent = self.storage.extent_at(range.start)?;
+        Ok(Run { len: extent.len.clamp(1, range.len), is_zero: !extent.allocated })
+    }
+}
+
+/// The format that a file's first bytes tell: a layer, or else the bytes of a disk.
+pub(crate) fn guess_format(path: &Path) -> Result<Format> {
+    let start = first_bytes(path).about(path)?;
+    if start.starts_with(&SNAP_MAGIC) {
+        return Ok(Format::Dmsnap);
+    }
+    match OTHER_FORMATS.iter().find(|(magic, _)| start.starts_with(magic)) {
+        Some((_, name)) => {
+            let message = format!("this looks like a {name} image, a format that this tool does not read");
+            Err(Failure::at(path, message)
+                .with_hint("convert it with qemu-img first, or say -f raw if these are the bytes of a disk."))
+        }
+        None => Ok(Format::Raw),
+    }
+}
+
+/// Whether a file begins as a layer does.
+pub(crate) fn looks_like_layer(path: &Path) -> std::io::Result<bool> {
+    Ok(first_bytes(path)?.starts_with(&SNAP_MAGIC))
+}
+
+fn first_bytes(path: &Path) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(HEADER_SIZE as u64).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}

@@ -1,0 +1,233 @@
+//! `dmsnap table`
+
+use std::path::{Path, PathBuf};
+
+use dmsnap::format::Geometry;
+use dmsnap::storage::{FileOptions, LockMode, Storage};
+use dmsnap::units::SECTOR_SIZE;
+use dmsnap::{CheckOptions, Format, Image, ImageInfo, Repair};
+
+use crate::args::OriginArgs;
+use crate::dump::next_free;
+use crate::failure::{About, Failure, Result};
+use crate::output;
+
+/// Print the dmsetup lines that let the kernel attach a layer
+///
+/// Makes the file fit for a kernel that writes to it: traces of an interrupted operation are removed, and a length at which the kernel would
+/// lose the snapshot is avoided. Detach with `dmsetup remove` in the opposite order.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Device that shows the origin
+    #[arg(long, value_name = "DEVICE")]
+    origin_dev: Option<String>,
+    /// Device over FILE, a loop device say
+    #[arg(long, value_name = "DEVICE")]
+    cow_dev: String,
+    /// Make FILE long enough for every chunk of the disk, so that it never overflows; takes no space
+    #[arg(long)]
+    cover: bool,
+    /// Name of the new device [default: from FILE]
+    #[arg(long)]
+    name: Option<String>,
+    #[command(flatten)]
+    origin: OriginArgs,
+    /// The layer
+    file: PathBuf,
+}
+
+pub(crate) fn run(args: &Args) -> Result<u8> {
+    let path = &args.file;
+    clear_traces(path)?;
+    let options = args.origin.options()?;
+    let image = Image::open(path, &options).about(path)?;
+    image.warnings().iter().for_each(output::warn);
+    let info = image.info().about(path)?;
+    drop(image);
+    let table = Table::new(args, &info)?;
+    fit_length(args, &info)?;
+    table.print()?;
+    Ok(0)
+}
+
+/// What lies behind the last record would come back to life under a kernel that appends.
+fn clear_traces(path: &Path) -> Result<()> {
+    let found = dmsnap::check(path, &CheckOptions::new()).about(path)?;
+    if found.remaining_corruptions > 0 {
+        return Err(Failure::at(path, "the store is damaged; a kernel would not notice, and spoil more")
+            .with_hint("`dmsnap check` lists what is wrong."));
+    }
+    if found.remaining_repairable == 0 {
+        return Ok(());
+    }
+    let mended = dmsnap::check(path, &CheckOptions::new().repair(Repair::All)).about(path)?;
+    output::warn(format_args!(
+        "{}: removed {} traces of an interrupted operation",
+        path.display(),
+        mended.repaired
+    ));
+    Ok(())
+}
+
+/// Makes the file as long as it has to be.
+fn fit_length(args: &Args, info: &ImageInfo) -> Result<()> {
+    let path = &args.file;
+    let geometry = Geometry::new(info.chunk_size);
+    let present = geometry.whole_chunks(info.file_size);
+    let too_large = || Failure::at(path, "the file would be longer than any file can be");
+    let mut wanted = present;
+    if args.cover {
+        wanted = wanted.max(covering_chunks(geometry, info).ok_or_else(too_large)?);
+    }
+    if ends_behind_full_area(geometry, wanted) {
+        wanted += 1;
+    }
+    if wanted == present {
+        return Ok(());
+    }
+    let size = info.chunk_size.start_of(wanted).ok_or_else(too_large)?;
+    let file = FileOptions::new().lock(LockMode::None).open(path).about(path)?;
+    if !file.is_growable() {
+        let message = format!("a device of {} bytes; it should have {size}", info.file_size);
+        if args.cover {
+            return Err(Failure::at(path, message));
+        }
+        output::warn(format_args!("{}: {message}, or the kernel loses the snapshot when the last chunk is used", path.display()));
+        return Ok(());
+    }
+    let file = FileOptions::new().writable(true).open(path).about(path)?;
+    file.set_size(size).and_then(|()| file.flush()).about(path)
+}
+
+/// Chunks that the kernel may need: it goes on behind the highest chunk in use and fills no holes.
+fn covering_chunks(geometry: Geometry, info: &ImageInfo) -> Option<u64> {
+    let holes = geometry.fit(next_free(info)).saturating_sub(info.exceptions);
+    let disk = info.chunk_size.count_for(info.virtual_size);
+    geometry.chunks_for(disk.checked_add(holes)?)
+}
+
+/// Whether filling the last area would need a next one that is not there: the kernel then invalidates the store, in every mode.
+fn ends_behind_full_area(geometry: Geometry, chunks: u64) -> bool {
+    chunks > 1 && (chunks - 1).is_multiple_of(geometry.stride())
+}
+
+/// What is to be attached, in sectors.
+#[derive(Debug)]
+struct Table {
+    name: String,
+    length: u64,
+    /// Device of the origin and how much of it is used.
+    origin: Option<(String, u64)>,
+    /// The origin, if it is a layer itself.
+    layer_below: Option<String>,
+    cow: String,
+    chunk: u64,
+}
+
+impl Table {
+    fn new(args: &Args, info: &ImageInfo) -> Result<Table> {
+        let path = &args.file;
+        let below = info.chain.get(1);
+        let length = info.virtual_size / SECTOR_SIZE;
+        if length == 0 {
+            return Err(Failure::at(path, "the disk has no sectors; device-mapper cannot attach it"));
+        }
+        let origin = match (below, &args.origin_dev) {
+            (None, _) => None,
+            (Some(_), None) => return Err(Failure::at(path, "there is an origin: say --origin-dev DEVICE, the device that shows it")),
+            (Some(layer), Some(device)) => {
+                let (sectors, rest) = (layer.virtual_size / SECTOR_SIZE, layer.virtual_size % SECTOR_SIZE);
+                if rest != 0 && length >= sectors {
+                    return Err(Failure::new(format!(
+                        "{}: {} bytes is not a multiple of {SECTOR_SIZE}: no device would show the last {rest}; append zeros first",
+                        layer.name, layer.virtual_size
+                    )));
+                }
+                Some((device.clone(), sectors.min(length)))
+            }
+        };
+        Ok(Table {
+            name: args.name.clone().unwrap_or_else(|| device_name(path)),
+            length,
+            origin: origin.filter(|(_, sectors)| *sectors > 0),
+            layer_below: below.filter(|layer| layer.format == Format::Dmsnap).map(|layer| layer.name.clone()),
+            cow: args.cow_dev.clone(),
+            chunk: info.chunk_size.sectors(),
+        })
+    }
+
+    fn print(&self) -> Result<()> {
+        let Table { name, length, cow, chunk, .. } = self;
+        if let (Some((device, _)), Some(layer)) = (&self.origin, &self.layer_below) {
+            output::line(format_args!("# {device} has to show {layer}, a layer itself: attach that one first"))?;
+        }
+        let below = format!("{name}-origin");
+        let origin = match &self.origin {
+            None => {
+                self.create(&below, &[format!("0 {length} zero")])?;
+                format!("/dev/mapper/{below}")
+            }
+            Some((device, sectors)) if sectors < length => {
+                let rest = length - sectors;
+                self.create(&below, &[format!("0 {sectors} linear {device} 0"), format!("{sectors} {rest} zero")])?;
+                format!("/dev/mapper/{below}")
+            }
+            Some((device, _)) => device.clone(),
+        };
+        self.create(name, &[format!("0 {length} snapshot {origin} {cow} PO {chunk}")])
+    }
+
+    /// One line for a shell, also for a table of several lines.
+    fn create(&self, name: &str, table: &[String]) -> Result<()> {
+        let name = quote(name);
+        match table {
+            [line] => output::line(format_args!("dmsetup create {name} --table {}", quote(line))),
+            lines => {
+                let lines: Vec<String> = lines.iter().map(|line| quote(line)).collect();
+                output::line(format_args!("printf '%s\\n' {} | dmsetup create {name}", lines.join(" ")))
+            }
+        }
+    }
+}
+
+/// A name that device-mapper takes.
+fn device_name(path: &Path) -> String {
+    let stem = path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
+    stem.chars().map(|c| if c.is_ascii_alphanumeric() || "-_.+".contains(c) { c } else { '_' }).collect()
+}
+
+/// A word for a shell.
+fn quote(text: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/-_.+:=@".contains(c);
+    if !text.is_empty() && text.chars().all(plain) {
+        return text.to_owned();
+    }
+    format!("'{}'", text.replace('\'', "'\\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dmsnap::ChunkSize;
+
+    #[test]
+    fn test_no_length_ends_behind_a_full_area() {
+        let geometry = Geometry::new(ChunkSize::MIN);
+        for chunks in 0..200 {
+            let bad = [34, 67, 100, 133, 166, 199].contains(&chunks);
+            assert_eq!(ends_behind_full_area(geometry, chunks), bad, "{chunks}");
+        }
+        for exceptions in 0..200 {
+            let chunks = geometry.chunks_for(exceptions).unwrap();
+            assert!(!ends_behind_full_area(geometry, chunks), "{exceptions}");
+        }
+    }
+
+    #[test]
+    fn test_words_survive_a_shell() {
+        assert_eq!(quote("/dev/loop0"), "/dev/loop0");
+        assert_eq!(quote("a b"), "'a b'");
+        assert_eq!(quote("it's"), "'it'\\''s'");
+        assert_eq!(device_name(Path::new("dir/my layer.dms")), "my_layer");
+    }
+}
