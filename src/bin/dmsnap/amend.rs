@@ -40,7 +40,10 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> Result<u8> {
     let amend = changes(args)?;
     // The backing may be missing: naming another one is what this command is for.
-    let options = args.origin.options_over(OriginChoice::Zeros)?.writable(true);
+    let options = args
+        .origin
+        .options_over(OriginChoice::Zeros)?
+        .writable(true);
     let image = Image::open(&args.file, &options).about(&args.file)?;
     image.warnings().iter().for_each(output::warn);
     image.amend(&amend).about(&args.file)?;

@@ -78,7 +78,10 @@ impl OriginArgs {
         for (at, path) in self.paths.iter().enumerate().rev() {
             let format = self.format_of(at, path)?;
             if below.is_some() && format == Format::Raw {
-                return Err(Failure::at(path, "a raw image has nothing below it: say --origin-format dmsnap, or leave out what follows"));
+                return Err(Failure::at(
+                    path,
+                    "a raw image has nothing below it: say --origin-format dmsnap, or leave out what follows",
+                ));
             }
             below = Some(OriginChoice::Path {
                 path: path.clone(),
@@ -111,7 +114,10 @@ impl OriginArgs {
             return Ok((*format).into());
         }
         if source::looks_like_layer(path).about(path)? {
-            return Err(Failure::at(path, "begins like a dmsnap layer: say --origin-format dmsnap, or raw if these are the disk's bytes"));
+            return Err(Failure::at(
+                path,
+                "begins like a dmsnap layer: say --origin-format dmsnap, or raw if these are the disk's bytes",
+            ));
         }
         Ok(Format::Raw)
     }
@@ -129,14 +135,18 @@ pub(crate) struct CreateSettings {
 
 impl CreateSettings {
     /// Help for -o.
-    pub(crate) const NAMES: &str = "chunk_size=SIZE, bare=on|off, size=SIZE, backing_file=NAME, backing_fmt=FMT";
+    pub(crate) const NAMES: &str =
+        "chunk_size=SIZE, bare=on|off, size=SIZE, backing_file=NAME, backing_fmt=FMT";
 
     /// Reads all -o of a command line.
     pub(crate) fn parse(options: &[String]) -> Result<CreateSettings> {
         let mut settings = CreateSettings::default();
         for option in options.iter().flat_map(|list| list.split(',')) {
             let Some((name, value)) = option.split_once('=') else {
-                return Err(Failure::new(format!("-o {option}: wanted NAME=VALUE; there are {}", Self::NAMES)));
+                return Err(Failure::new(format!(
+                    "-o {option}: wanted NAME=VALUE; there are {}",
+                    Self::NAMES
+                )));
             };
             settings
                 .set(name, value)
@@ -189,7 +199,8 @@ mod tests {
 
     #[test]
     fn test_settings() {
-        let settings = parse("chunk_size=4k,bare=on,size=1M,backing_file=a b,backing_fmt=raw").unwrap();
+        let settings =
+            parse("chunk_size=4k,bare=on,size=1M,backing_file=a b,backing_fmt=raw").unwrap();
         assert_eq!(settings.chunk_size().bytes(), 4096);
         assert!(settings.bare);
         assert_eq!(settings.size, Some(1 << 20));

@@ -107,12 +107,16 @@ fn is_zero(number: &u64) -> bool {
 
 pub(crate) fn run(args: &Args) -> Result<u8> {
     if args.format == FormatArg::Raw {
-        return Err(Failure::at(&args.file, "raw images hold nothing that could be checked")
-            .with_code(EXIT_NOT_SUPPORTED));
+        return Err(
+            Failure::at(&args.file, "raw images hold nothing that could be checked")
+                .with_code(EXIT_NOT_SUPPORTED),
+        );
     }
     let outcome = match dmsnap::check(&args.file, &options(args)?) {
         Err(error) if error.kind() == ErrorKind::InvalidFormat => {
-            return Err(error).about(&args.file).map_err(|failure: Failure| failure.with_code(EXIT_NOT_SUPPORTED));
+            return Err(error)
+                .about(&args.file)
+                .map_err(|failure: Failure| failure.with_code(EXIT_NOT_SUPPORTED));
         }
         other => other.about(&args.file)?,
     };
@@ -126,15 +130,21 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
 }
 
 fn options(args: &Args) -> Result<CheckOptions> {
-    let mut options = CheckOptions::new().lock(!args.force_share).repair(match args.repair {
-        None => Repair::None,
-        Some(RepairArg::Leaks) => Repair::Leaks,
-        Some(RepairArg::All) => Repair::All,
-    });
+    let mut options = CheckOptions::new()
+        .lock(!args.force_share)
+        .repair(match args.repair {
+            None => Repair::None,
+            Some(RepairArg::Leaks) => Repair::Leaks,
+            Some(RepairArg::All) => Repair::All,
+        });
     if let Some(size) = args.origin.disk_size() {
         options = options.origin_size(size);
     } else if let Some((path, format)) = args.origin.first()? {
-        let how = How { format: Some(format), origin: &OriginArgs::default(), share: args.force_share };
+        let how = How {
+            format: Some(format),
+            origin: &OriginArgs::default(),
+            share: args.force_share,
+        };
         options = options.origin_size(Source::open(path, how)?.size());
     }
     Ok(options)
@@ -193,17 +203,28 @@ impl Outcome {
     fn print(&self) -> Result<()> {
         let details = &self.format_specific.data;
         for finding in &details.findings {
-            let place = finding.offset.map_or(String::new(), |offset| format!(" at offset {offset}"));
-            output::line(format_args!("{}{place}: {}", finding.severity, finding.message))?;
+            let place = finding
+                .offset
+                .map_or(String::new(), |offset| format!(" at offset {offset}"));
+            output::line(format_args!(
+                "{}{place}: {}",
+                finding.severity, finding.message
+            ))?;
         }
-        let fixed = [(self.leaks_fixed, "leaked chunks given back"), (details.repaired, "traces of interrupted operations removed")];
+        let fixed = [
+            (self.leaks_fixed, "leaked chunks given back"),
+            (details.repaired, "traces of interrupted operations removed"),
+        ];
         for (count, what) in fixed.iter().filter(|(count, _)| *count > 0) {
             output::line(format_args!("Repaired: {count} {what}."))?;
         }
         self.print_verdict()?;
         if let Some(total) = self.total_clusters.filter(|total| *total > 0) {
             let share = self.allocated_clusters as f64 * 100.0 / total as f64;
-            output::line(format_args!("{}/{total} = {share:.2}% chunks allocated", self.allocated_clusters))?;
+            output::line(format_args!(
+                "{}/{total} = {share:.2}% chunks allocated",
+                self.allocated_clusters
+            ))?;
         }
         output::line(format_args!("Image end offset: {}", self.image_end_offset))
     }
@@ -220,7 +241,10 @@ impl Outcome {
             ))?;
         }
         if details.repairable > 0 {
-            output::line(format_args!("{} repairable findings, harmless for data: see -r all.", details.repairable))?;
+            output::line(format_args!(
+                "{} repairable findings, harmless for data: see -r all.",
+                details.repairable
+            ))?;
         }
         if self.leaks > 0 {
             output::line(format_args!(

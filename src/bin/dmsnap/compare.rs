@@ -58,11 +58,18 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
     let (longer, shorter) = (one.size().max(other.size()), one.size().min(other.size()));
     if longer != shorter {
         if args.strict {
-            say(args, format_args!("Sizes differ: {} and {} bytes.", one.size(), other.size()))?;
+            say(
+                args,
+                format_args!("Sizes differ: {} and {} bytes.", one.size(), other.size()),
+            )?;
             return Ok(EXIT_DIFFERENT);
         }
         if !args.quiet {
-            output::warn(format_args!("sizes differ: {} and {} bytes", one.size(), other.size()));
+            output::warn(format_args!(
+                "sizes differ: {} and {} bytes",
+                one.size(),
+                other.size()
+            ));
         }
     }
     let mut comparison = Comparison {
@@ -88,7 +95,11 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
 }
 
 fn say(args: &Args, what: std::fmt::Arguments<'_>) -> Result<()> {
-    if args.quiet { Ok(()) } else { output::line(what) }
+    if args.quiet {
+        Ok(())
+    } else {
+        output::line(what)
+    }
 }
 
 fn open(args: &Args) -> Result<(Source, Source)> {
@@ -118,7 +129,11 @@ struct Comparison<'a> {
 impl Comparison<'_> {
     /// Compares a piece at the start of `range`: how many bytes, and the offset of the first difference.
     fn piece(&mut self, range: ByteRange) -> Result<(u64, Option<u64>)> {
-        let run = |source: &Source, range| source.run_at(range).map_err(|failure: Failure| failure.with_code(EXIT_EXTENT));
+        let run = |source: &Source, range| {
+            source
+                .run_at(range)
+                .map_err(|failure: Failure| failure.with_code(EXIT_EXTENT))
+        };
         let first = run(self.one, range)?;
         let second = run(self.other, ByteRange::new(range.start, first.len))?;
         if first.is_zero && second.is_zero {
@@ -127,17 +142,26 @@ impl Comparison<'_> {
         let len = second.len.min(PIECE);
         let [left, right] = &mut self.buffers;
         let (left, right) = (&mut left[..len as usize], &mut right[..len as usize]);
-        for (source, run, buf) in [(self.one, first, &mut *left), (self.other, second, &mut *right)] {
+        for (source, run, buf) in [
+            (self.one, first, &mut *left),
+            (self.other, second, &mut *right),
+        ] {
             if run.is_zero {
                 buf.fill(0);
             } else {
-                source.read(buf, range.start).map_err(|failure| failure.with_code(EXIT_READ))?;
+                source
+                    .read(buf, range.start)
+                    .map_err(|failure| failure.with_code(EXIT_READ))?;
             }
         }
         if left == right {
             return Ok((len, None));
         }
-        let same = left.iter().zip(right.iter()).take_while(|(left, right)| left == right).count();
+        let same = left
+            .iter()
+            .zip(right.iter())
+            .take_while(|(left, right)| left == right)
+            .count();
         Ok((len, Some(range.start + same as u64)))
     }
 }

@@ -57,20 +57,28 @@ fn merge_settings(args: &Args) -> Result<CreateSettings> {
     let mut settings = CreateSettings::parse(&args.options)?;
     once("size", &mut settings.size, args.size)?;
     once("backing", &mut settings.backing, args.backing.clone())?;
-    once("backing format", &mut settings.backing_format, args.backing_format.map(Format::from))?;
+    once(
+        "backing format",
+        &mut settings.backing_format,
+        args.backing_format.map(Format::from),
+    )?;
     settings.bare |= args.bare;
     match (&settings.backing, settings.backing_format) {
         (Some(backing), None) => Err(Failure::new(format!(
             "the format of the backing \"{backing}\" is missing, and it is never guessed: say -F raw or -F dmsnap"
         ))),
-        (None, Some(_)) => Err(Failure::new("-F without -b: which backing has this format?")),
+        (None, Some(_)) => Err(Failure::new(
+            "-F without -b: which backing has this format?",
+        )),
         _ => Ok(settings),
     }
 }
 
 fn once<T>(what: &str, setting: &mut Option<T>, own: Option<T>) -> Result<()> {
     match (&setting, own) {
-        (Some(_), Some(_)) => Err(Failure::new(format!("the {what} is given twice, by -o and besides it"))),
+        (Some(_), Some(_)) => Err(Failure::new(format!(
+            "the {what} is given twice, by -o and besides it"
+        ))),
         (None, Some(own)) => {
             *setting = Some(own);
             Ok(())
@@ -81,13 +89,16 @@ fn once<T>(what: &str, setting: &mut Option<T>, own: Option<T>) -> Result<()> {
 
 fn create_raw(args: &Args, settings: &CreateSettings) -> Result<()> {
     if settings.backing.is_some() || settings.bare || settings.chunk_size.is_some() {
-        return Err(Failure::new("a raw image has no backing, no chunks and no descriptor"));
+        return Err(Failure::new(
+            "a raw image has no backing, no chunks and no descriptor",
+        ));
     }
     let Some(size) = settings.size else {
         return Err(Failure::at(&args.file, "a raw image needs a size"));
     };
     let target = Target::prepare(&args.file, &[])?;
-    let storage = target::raw_storage(&target, size).map_err(|failure| target.rename_in(failure))?;
+    let storage =
+        target::raw_storage(&target, size).map_err(|failure| target.rename_in(failure))?;
     if target.is_block_device() {
         // As with any device, what is on it stays.
         return Ok(());
@@ -100,7 +111,10 @@ fn create_raw(args: &Args, settings: &CreateSettings) -> Result<()> {
 
 fn create_layer(args: &Args, settings: &CreateSettings) -> Result<()> {
     let options = create_options(args, settings)?;
-    let backing = settings.backing.as_ref().map(|name| target::directory(&args.file).join(name));
+    let backing = settings
+        .backing
+        .as_ref()
+        .map(|name| target::directory(&args.file).join(name));
     let sources: Vec<&Path> = backing.as_deref().into_iter().collect();
     let target = Target::prepare(&args.file, &sources)?;
     let options = options.create_on_existing(target.is_block_device());
@@ -110,14 +124,20 @@ fn create_layer(args: &Args, settings: &CreateSettings) -> Result<()> {
     target.commit()?;
     let chunk_size = settings.chunk_size().bytes();
     if settings.bare {
-        return say(args, format_args!("fmt=dmsnap chunk_size={chunk_size} bare=on"));
+        return say(
+            args,
+            format_args!("fmt=dmsnap chunk_size={chunk_size} bare=on"),
+        );
     }
     let size = dmsnap::inspect(&args.file).about(&args.file)?.virtual_size;
     let backing = match (&settings.backing, settings.backing_format) {
         (Some(name), Some(format)) => format!(" backing_file={name} backing_fmt={}", format.name()),
         _ => String::new(),
     };
-    say(args, format_args!("fmt=dmsnap chunk_size={chunk_size} size={size}{backing}"))
+    say(
+        args,
+        format_args!("fmt=dmsnap chunk_size={chunk_size} size={size}{backing}"),
+    )
 }
 
 fn create_options(args: &Args, settings: &CreateSettings) -> Result<CreateOptions> {

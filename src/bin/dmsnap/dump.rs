@@ -76,7 +76,11 @@ struct Run {
 pub(crate) fn run(args: &Args) -> Result<u8> {
     let path = &args.file;
     let info = inspect(path).about(path)?;
-    let exceptions = if info.state == State::Invalid { Vec::new() } else { exceptions(args)? };
+    let exceptions = if info.state == State::Invalid {
+        Vec::new()
+    } else {
+        exceptions(args)?
+    };
     let dump = Dump {
         filename: path.display().to_string(),
         state: state_name(info.state),
@@ -93,10 +97,19 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
 }
 
 fn exceptions(args: &Args) -> Result<Vec<Run>> {
-    let options = args.origin.options_over(OriginChoice::Zeros)?.lock(!args.force_share);
+    let options = args
+        .origin
+        .options_over(OriginChoice::Zeros)?
+        .lock(!args.force_share);
     let image = Image::open(&args.file, &options).about(&args.file)?;
     let runs = image.exceptions().into_iter();
-    Ok(runs.map(|(old, new, count)| Run { old_chunk: old.0, new_chunk: new.0, count }).collect())
+    Ok(runs
+        .map(|(old, new, count)| Run {
+            old_chunk: old.0,
+            new_chunk: new.0,
+            count,
+        })
+        .collect())
 }
 
 /// The kernel's figure for what is handed out, in chunks.
@@ -106,7 +119,11 @@ pub(crate) fn next_free(info: &ImageInfo) -> u64 {
 
 impl From<&Header> for HeaderDump {
     fn from(header: &Header) -> HeaderDump {
-        HeaderDump { valid: header.valid, version: header.version, chunk_size: header.chunk_size.sectors() }
+        HeaderDump {
+            valid: header.valid,
+            version: header.version,
+            chunk_size: header.chunk_size.sectors(),
+        }
     }
 }
 
@@ -130,17 +147,33 @@ impl Dump {
     fn print(&self) -> Result<()> {
         output::line(format_args!("file: {}", self.filename))?;
         output::line(format_args!("state: {}", self.state))?;
-        let HeaderDump { valid, version, chunk_size } = self.header;
-        output::line(format_args!("header: valid={valid} version={version} chunk_size={chunk_size} sectors"))?;
+        let HeaderDump {
+            valid,
+            version,
+            chunk_size,
+        } = self.header;
+        output::line(format_args!(
+            "header: valid={valid} version={version} chunk_size={chunk_size} sectors"
+        ))?;
         match &self.descriptor {
             Some(descriptor) => descriptor.print()?,
             None => output::line("descriptor: none")?,
         }
         output::line(format_args!("next free chunk: {}", self.next_free))?;
         let count: u64 = self.exceptions.iter().map(|run| run.count).sum();
-        output::line(format_args!("exceptions: {count} in {} runs", self.exceptions.len()))?;
-        for Run { old_chunk, new_chunk, count } in &self.exceptions {
-            output::line(format_args!("    old {old_chunk} -> new {new_chunk}, {count} chunks"))?;
+        output::line(format_args!(
+            "exceptions: {count} in {} runs",
+            self.exceptions.len()
+        ))?;
+        for Run {
+            old_chunk,
+            new_chunk,
+            count,
+        } in &self.exceptions
+        {
+            output::line(format_args!(
+                "    old {old_chunk} -> new {new_chunk}, {count} chunks"
+            ))?;
         }
         Ok(())
     }

@@ -12,7 +12,8 @@ pub(crate) struct Failure {
     pub(crate) code: u8,
     message: String,
     hint: Option<&'static str>,
-    kind: Option<ErrorKind>,
+    /// Whether the message says which file it is about.
+    is_named: bool,
 }
 
 pub(crate) type Result<T> = std::result::Result<T, Failure>;
@@ -22,12 +23,20 @@ impl Failure {
     pub(crate) const GENERAL: u8 = 1;
 
     pub(crate) fn new(message: impl Into<String>) -> Failure {
-        Failure { code: Self::GENERAL, message: message.into(), hint: None, kind: None }
+        Failure {
+            code: Self::GENERAL,
+            message: message.into(),
+            hint: None,
+            is_named: false,
+        }
     }
 
     /// A failure that is about `path`, where the message does not say so yet.
     pub(crate) fn at(path: &Path, message: impl AsRef<str>) -> Failure {
-        Failure::new(format!("{}: {}", path.display(), message.as_ref()))
+        Failure {
+            is_named: true,
+            ..Failure::new(format!("{}: {}", path.display(), message.as_ref()))
+        }
     }
 
     /// Changes the exit code.
@@ -44,10 +53,13 @@ impl Failure {
 
     /// Names the file, where the message does not say any.
     pub(crate) fn named(self, path: &Path) -> Failure {
-        match self.kind {
-            // The library's errors name it themselves.
-            Some(_) => self,
-            None => Failure { message: format!("{}: {}", path.display(), self.message), ..self },
+        if self.is_named {
+            return self;
+        }
+        Failure {
+            message: format!("{}: {}", path.display(), self.message),
+            is_named: true,
+            ..self
         }
     }
 
@@ -56,11 +68,6 @@ impl Failure {
         let (from, to) = (from.display().to_string(), to.display().to_string());
         self.message = self.message.replace(&from, &to);
         self
-    }
-
-    /// The library's kind, if the library failed.
-    pub(crate) fn kind(&self) -> Option<ErrorKind> {
-        self.kind
     }
 
     /// Prints it.
@@ -76,7 +83,7 @@ impl From<Error> for Failure {
     fn from(error: Error) -> Failure {
         Failure {
             hint: hint(error.kind()),
-            kind: Some(error.kind()),
+            is_named: error.path().is_some(),
             ..Failure::new(error.to_string())
         }
     }
@@ -107,7 +114,9 @@ fn hint(kind: ErrorKind) -> Option<&'static str> {
              Records written before that may be whole, but writes are missing. Its data is refused; `dmsnap dump` shows the \
              header. Go back to a backup, or remove the file and create a new layer over the origin, which is unharmed.",
         ),
-        ErrorKind::Busy => Some("close the program that uses it, or detach the device, and try again."),
+        ErrorKind::Busy => {
+            Some("close the program that uses it, or detach the device, and try again.")
+        }
         ErrorKind::OriginRefused => Some("say what lies below with --origin PATH."),
         ErrorKind::OriginMismatch => Some(
             "name the right origin with --origin PATH; --ignore-origin-uuid opens it all the same, most likely with wrong content.",
@@ -126,9 +135,16 @@ mod tests {
     fn test_file_is_named_once() {
         let path = Path::new("layer.dms");
         let bare: dmsnap::Result<()> = Err(Error::new(ErrorKind::Corrupt, "odd"));
-        assert_eq!(bare.about(path).unwrap_err().message, "layer.dms: corrupt: odd");
-        let named: dmsnap::Result<()> = Err(Error::new(ErrorKind::Corrupt, "odd").with_path("base.raw"));
-        assert_eq!(named.about(path).unwrap_err().message, "base.raw: corrupt: odd");
+        assert_eq!(
+            bare.about(path).unwrap_err().message,
+            "layer.dms: corrupt: odd"
+        );
+        let named: dmsnap::Result<()> =
+            Err(Error::new(ErrorKind::Corrupt, "odd").with_path("base.raw"));
+        assert_eq!(
+            named.about(path).unwrap_err().message,
+            "base.raw: corrupt: odd"
+        );
     }
 
     #[test]

@@ -36,7 +36,10 @@ pub(crate) fn after_guess(path: &Path) -> Result<OriginChoice> {
 
 /// Name and format of the backing that a layer records. What cannot be read is left to the library, which tells it better.
 fn stored_backing(path: &Path) -> Result<Option<(String, Option<String>)>> {
-    let file = FileOptions::new().lock(LockMode::None).open(path).about(path)?;
+    let file = FileOptions::new()
+        .lock(LockMode::None)
+        .open(path)
+        .about(path)?;
     let slot = |offset: u64| -> dmsnap::Result<Vec<u8>> {
         let len = file.size()?.saturating_sub(offset).min(SLOT);
         let mut bytes = vec![0; len as usize];
@@ -53,7 +56,9 @@ fn stored_backing(path: &Path) -> Result<Option<(String, Option<String>)>> {
     let Ok(Some((_, descriptor))) = chosen else {
         return Ok(None);
     };
-    Ok(descriptor.origin_name.map(|name| (name, descriptor.origin_format)))
+    Ok(descriptor
+        .origin_name
+        .map(|name| (name, descriptor.origin_format)))
 }
 
 const SLOT: u64 = dmsnap::format::DESCRIPTOR_SLOT_SIZE as u64;
@@ -65,7 +70,11 @@ fn is_inside(name: &str) -> bool {
 }
 
 fn refusal(path: &Path, layer: &Path, name: &str) -> Failure {
-    let whose = if layer == path { "it".to_owned() } else { layer.display().to_string() };
+    let whose = if layer == path {
+        "it".to_owned()
+    } else {
+        layer.display().to_string()
+    };
     Failure::at(
         path,
         format!("{whose} names the backing \"{name}\", and the format was guessed: a guest can write such a name into a raw disk"),
@@ -81,10 +90,21 @@ mod tests {
 
     #[test]
     fn test_names_that_lead_away_are_found() {
-        for name in ["base.raw", "./base.raw", "images/base.raw", "a..b", "json:{}"] {
+        for name in [
+            "base.raw",
+            "./base.raw",
+            "images/base.raw",
+            "a..b",
+            "json:{}",
+        ] {
             assert!(is_inside(name), "{name}");
         }
-        for name in ["/base.raw", "../base.raw", "images/../../base.raw", "images/.."] {
+        for name in [
+            "/base.raw",
+            "../base.raw",
+            "images/../../base.raw",
+            "images/..",
+        ] {
             assert!(!is_inside(name), "{name}");
         }
     }

@@ -13,7 +13,7 @@ use crate::args::{FormatArg, OriginArgs};
 use crate::failure::{About, Failure, Result};
 use crate::output::{self, OutputFormat};
 use crate::size::human;
-use crate::{gate, source, target};
+use crate::{gate, source};
 
 /// Show facts about an image. Takes no lock, so an image in use can be looked at
 #[derive(clap::Args)]
@@ -96,7 +96,10 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
     };
     let mut facts = vec![match format {
         Format::Raw if args.origin.is_given() => {
-            return Err(Failure::at(path, "a raw image lies over nothing: --origin is for layers"));
+            return Err(Failure::at(
+                path,
+                "a raw image lies over nothing: --origin is for layers",
+            ));
         }
         Format::Raw => raw_facts(path)?,
         Format::Dmsnap => top_facts(args)?,
@@ -119,13 +122,15 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
 
 fn raw_facts(path: &Path) -> Result<Facts> {
     let raw = source::RawImage::open(path, true)?;
-    let size = source::Source::Raw(raw).size();
+    let size = source::Source::Raw(Box::new(raw)).size();
     Ok(Facts {
         virtual_size: size,
         filename: path.display().to_string(),
         cluster_size: None,
         format: Format::Raw.name(),
-        actual_size: fs::metadata(path).ok().map(|found| found.blocks() * SECTOR_SIZE),
+        actual_size: fs::metadata(path)
+            .ok()
+            .map(|found| found.blocks() * SECTOR_SIZE),
         backing_filename: None,
         full_backing_filename: None,
         backing_filename_format: None,
@@ -183,7 +188,10 @@ fn layer_facts(path: &Path, info: &ImageInfo) -> Facts {
 }
 
 fn full_name(path: &Path, name: &str) -> String {
-    path.parent().map_or_else(|| PathBuf::from(name), |parent| parent.join(name)).display().to_string()
+    path.parent()
+        .map_or_else(|| PathBuf::from(name), |parent| parent.join(name))
+        .display()
+        .to_string()
 }
 
 /// The word for a state, in lower case and the kernel's terms.
@@ -213,7 +221,10 @@ fn facts_below(args: &Args) -> Result<Vec<Facts>> {
         other => other.about(path)?,
     };
     let chain = image.info().about(path)?.chain;
-    let below = chain.into_iter().skip(1).filter_map(|layer| Some((layer.path?, layer.format)));
+    let below = chain
+        .into_iter()
+        .skip(1)
+        .filter_map(|layer| Some((layer.path?, layer.format)));
     below
         .map(|(path, format)| match format {
             Format::Raw => raw_facts(&path),
@@ -235,7 +246,11 @@ fn print(facts: &Facts) -> Result<()> {
     }
     if let Some(name) = &facts.backing_filename {
         let full = facts.full_backing_filename.as_deref().unwrap_or_default();
-        let path = if full == name { String::new() } else { format!(" (actual path: {full})") };
+        let path = if full == name {
+            String::new()
+        } else {
+            format!(" (actual path: {full})")
+        };
         output::line(format_args!("backing file: {name}{path}"))?;
     }
     if let Some(format) = &facts.backing_filename_format {
@@ -249,7 +264,11 @@ fn print(facts: &Facts) -> Result<()> {
 
 fn print_layer(data: &LayerFacts) -> Result<()> {
     output::line("Format specific information:")?;
-    let descriptor = if data.bare { "none (size and backing are not recorded)" } else { "yes" };
+    let descriptor = if data.bare {
+        "none (size and backing are not recorded)"
+    } else {
+        "yes"
+    };
     output::line(format_args!("    descriptor: {descriptor}"))?;
     if let Some(uuid) = &data.uuid {
         output::line(format_args!("    uuid: {uuid}"))?;

@@ -67,11 +67,19 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
     image.warnings().iter().for_each(output::warn);
     let size = image.size();
     if args.start_offset > size {
-        return Err(Failure::at(&args.file, format!("offset {} is past the end, the disk has {size} bytes", args.start_offset)));
+        return Err(Failure::at(
+            &args.file,
+            format!(
+                "offset {} is past the end, the disk has {size} bytes",
+                args.start_offset
+            ),
+        ));
     }
     let rest = size - args.start_offset;
     let len = args.max_length.map_or(rest, |len| len.min(rest));
-    let extents = image.extents(ByteRange::new(args.start_offset, len)).about(&args.file)?;
+    let extents = image
+        .extents(ByteRange::new(args.start_offset, len))
+        .about(&args.file)?;
     match args.output {
         OutputFormat::Json => {
             // One by one: there may be millions.
@@ -92,13 +100,18 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
 
 fn print(args: &Args, image: &Image, extents: dmsnap::image::Extents<'_>) -> Result<()> {
     let chain = image.info().about(&args.file)?.chain;
-    output::line(format_args!("{:<16}{:<16}{:<16}{}", "Offset", "Length", "Mapped to", "File"))?;
+    output::line(format_args!(
+        "{:<16}{:<16}{:<16}{}",
+        "Offset", "Length", "Mapped to", "File"
+    ))?;
     for extent in extents {
         let extent = extent.about(&args.file)?;
         let Some(offset) = extent.offset.filter(|_| extent.kind == ExtentKind::Data) else {
             continue;
         };
-        let name = chain.get(extent.depth as usize).map_or("", |layer| layer.name.as_str());
+        let name = chain
+            .get(extent.depth as usize)
+            .map_or("", |layer| layer.name.as_str());
         let ByteRange { start, len } = extent.range;
         output::line(format_args!("{start:<#16x}{len:<#16x}{offset:<#16x}{name}"))?;
     }

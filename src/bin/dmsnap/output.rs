@@ -27,9 +27,9 @@ pub(crate) fn line(text: impl Display) -> Result<()> {
 pub(crate) fn put(text: impl Display) -> Result<()> {
     let written = write!(io::stdout().lock(), "{text}").and_then(|()| io::stdout().flush());
     match written {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(Failure::new(format!("cannot write to standard output: {error}")))
-        }
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::new(format!(
+            "cannot write to standard output: {error}"
+        ))),
         _ => Ok(()),
     }
 }

@@ -31,7 +31,8 @@ impl Progress {
     }
 
     fn bar(total: u64) -> Progress {
-        let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr_with_hz(10));
+        let bar =
+            ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr_with_hz(10));
         // A template that does not parse would be our own slip; the plain bar does then.
         if let Ok(style) = ProgressStyle::with_template("{wide_bar} {percent:>3} % {eta:>4} left") {
             bar.set_style(style);

@@ -61,7 +61,10 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
     image.warnings().iter().for_each(output::warn);
     let old = image.size();
     let Some(new) = args.size.apply(old) else {
-        return Err(Failure::at(&args.file, format!("the disk has {old} bytes, which cannot change by that much")));
+        return Err(Failure::at(
+            &args.file,
+            format!("the disk has {old} bytes, which cannot change by that much"),
+        ));
     };
     if new < old && !args.shrink {
         return Err(Failure::at(
@@ -73,7 +76,10 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
     image.resize(new, args.shrink).about(&args.file)?;
     image.close().about(&args.file)?;
     if !args.quiet {
-        output::line(format_args!("Resized '{}' from {old} to {new} bytes.", args.file.display()))?;
+        output::line(format_args!(
+            "Resized '{}' from {old} to {new} bytes.",
+            args.file.display()
+        ))?;
     }
     Ok(0)
 }

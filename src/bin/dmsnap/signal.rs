@@ -21,10 +21,14 @@ impl Interrupt {
         let again = Arc::new(AtomicBool::new(false));
         for number in [SIGINT, SIGTERM, SIGHUP] {
             // In this order: the first signal sets what the second one finds.
-            flag::register_conditional_shutdown(number, exit_code(number as usize).into(), again.clone())
-                .and_then(|_| flag::register(number, again.clone()))
-                .and_then(|_| flag::register_usize(number, signal.clone(), number as usize))
-                .map_err(|error| Failure::new(format!("cannot catch signals: {error}")))?;
+            flag::register_conditional_shutdown(
+                number,
+                exit_code(number as usize).into(),
+                again.clone(),
+            )
+            .and_then(|_| flag::register(number, again.clone()))
+            .and_then(|_| flag::register_usize(number, signal.clone(), number as usize))
+            .map_err(|error| Failure::new(format!("cannot catch signals: {error}")))?;
         }
         Ok(Interrupt { signal })
     }
@@ -38,7 +42,8 @@ impl Interrupt {
     pub(crate) fn check(&self, what: &str) -> Result<()> {
         match self.signal.load(Ordering::Relaxed) {
             0 => Ok(()),
-            number => Err(Failure::new(format!("stopped by signal {number}: {what}")).with_code(exit_code(number))),
+            number => Err(Failure::new(format!("stopped by signal {number}: {what}"))
+                .with_code(exit_code(number))),
         }
     }
 }

@@ -12,11 +12,15 @@ pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
         None => parse_decimal(text),
     }
     .ok_or_else(|| {
-        format!("'{text}' is not a size: wanted digits and at most one of the suffixes k, M, G, T, P, E")
+        format!(
+            "'{text}' is not a size: wanted digits and at most one of the suffixes k, M, G, T, P, E"
+        )
     })?;
     match u64::try_from(bytes) {
         Ok(bytes) if bytes <= MAX_FILE_SIZE => Ok(bytes),
-        _ => Err(format!("'{text}' is larger than any file can be ({MAX_FILE_SIZE} bytes)")),
+        _ => Err(format!(
+            "'{text}' is larger than any file can be ({MAX_FILE_SIZE} bytes)"
+        )),
     }
 }
 
@@ -44,7 +48,9 @@ fn parse_hexadecimal(digits: &str) -> Option<u128> {
 }
 
 fn parse_decimal(text: &str) -> Option<u128> {
-    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let end = text
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(text.len());
     let (number, suffix) = text.split_at(end);
     let shift = suffix_shift(suffix)?;
     let (whole, fraction) = match number.split_once('.') {
@@ -57,7 +63,7 @@ fn parse_decimal(text: &str) -> Option<u128> {
         return None;
     }
     let whole: u128 = whole.parse().unwrap_or(u128::MAX);
-    let bytes = whole.checked_mul(1 << shift).unwrap_or(u128::MAX);
+    let bytes = whole.saturating_mul(1 << shift);
     Some(bytes.saturating_add(fraction_of(fraction.unwrap_or("0"), shift)))
 }
 
@@ -134,15 +140,23 @@ mod tests {
     #[test]
     fn test_what_is_no_size_is_refused() {
         for text in [
-            "", "k", "-1", "+1", "1.5", "1.5b", ".5k", "1.k", "1..5k", "1kB", "1KiB", "4 k", "1e3", "0x", "0xg",
-            "0x1k", "ten", "1,5G", "٣",
+            "", "k", "-1", "+1", "1.5", "1.5b", ".5k", "1.k", "1..5k", "1kB", "1KiB", "4 k", "1e3",
+            "0x", "0xg", "0x1k", "ten", "1,5G", "٣",
         ] {
             let message = parse_size(text).unwrap_err();
             assert!(message.contains("is not a size"), "{text}: {message}");
         }
-        for text in ["8E", "9223372036854775808", "99999999999999999999999999999999999999999E", "0xffffffffffffffffffffffffffffffffffff"] {
+        for text in [
+            "8E",
+            "9223372036854775808",
+            "99999999999999999999999999999999999999999E",
+            "0xffffffffffffffffffffffffffffffffffff",
+        ] {
             let message = parse_size(text).unwrap_err();
-            assert!(message.contains("larger than any file"), "{text}: {message}");
+            assert!(
+                message.contains("larger than any file"),
+                "{text}: {message}"
+            );
         }
     }
 

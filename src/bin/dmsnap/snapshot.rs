@@ -27,13 +27,21 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> Result<u8> {
     let settings = CreateSettings::parse(&args.options)?;
-    if settings.bare || settings.size.is_some() || settings.backing.is_some() || settings.backing_format.is_some() {
-        return Err(Failure::new("the new layer's size and backing are those of FILE: -o takes chunk_size only"));
+    if settings.bare
+        || settings.size.is_some()
+        || settings.backing.is_some()
+        || settings.backing_format.is_some()
+    {
+        return Err(Failure::new(
+            "the new layer's size and backing are those of FILE: -o takes chunk_size only",
+        ));
     }
     let options = args.origin.options()?.writable(true);
     let image = Image::open(&args.file, &options).about(&args.file)?;
     image.warnings().iter().for_each(output::warn);
-    image.snapshot(&args.new, settings.chunk_size).about(&args.new)?;
+    image
+        .snapshot(&args.new, settings.chunk_size)
+        .about(&args.new)?;
     let chunk_size = image.chunk_size().bytes();
     image.close().about(&args.new)?;
     if !args.quiet {

@@ -38,7 +38,7 @@ pub(crate) struct How<'a> {
 /// An image that is read.
 #[derive(Debug)]
 pub(crate) enum Source {
-    Raw(RawImage),
+    Raw(Box<RawImage>),
     Layer(Box<Image>),
 }
 
@@ -74,10 +74,11 @@ impl Source {
 
     fn open_as(path: &Path, format: Format, stored: OriginChoice, how: How<'_>) -> Result<Source> {
         match format {
-            Format::Raw if how.origin.is_given() => {
-                Err(Failure::at(path, "a raw image lies over nothing: --origin is for layers"))
-            }
-            Format::Raw => RawImage::open(path, how.share).map(Source::Raw),
+            Format::Raw if how.origin.is_given() => Err(Failure::at(
+                path,
+                "a raw image lies over nothing: --origin is for layers",
+            )),
+            Format::Raw => RawImage::open(path, how.share).map(|raw| Source::Raw(Box::new(raw))),
             Format::Dmsnap => {
                 let options = how.origin.options_over(stored)?.lock(!how.share);
                 let image = Image::open(path, &options).about(path)?;
@@ -99,14 +100,20 @@ impl Source {
     pub(crate) fn run_at(&self, range: ByteRange) -> Result<Run> {
         let inside = self.size().saturating_sub(range.start).min(range.len);
         if inside == 0 {
-            return Ok(Run { len: range.len, is_zero: true });
+            return Ok(Run {
+                len: range.len,
+                is_zero: true,
+            });
         }
         let range = ByteRange::new(range.start, inside);
         match self {
             Source::Raw(raw) => raw.run_at(range),
             Source::Layer(image) => {
                 let extent = image.next_extent(range)?;
-                Ok(Run { len: extent.range.len, is_zero: extent.kind == ExtentKind::Zero })
+                Ok(Run {
+                    len: extent.range.len,
+                    is_zero: extent.kind == ExtentKind::Zero,
+                })
             }
         }
     }
@@ -133,7 +140,11 @@ impl Source {
 impl RawImage {
     /// Opens the bytes of a disk.
     pub(crate) fn open(path: &Path, share: bool) -> Result<RawImage> {
-        let lock = if share { LockMode::None } else { LockMode::Reader };
+        let lock = if share {
+            LockMode::None
+        } else {
+            LockMode::Reader
+        };
         let storage = FileOptions::new().lock(lock).open(path).about(path)?;
         let file_size = storage.size().about(path)?;
         Ok(RawImage { storage, file_size })
@@ -141,10 +152,16 @@ impl RawImage {
 
     fn run_at(&self, range: ByteRange) -> Result<Run> {
         if range.start >= self.file_size {
-            return Ok(Run { len: range.len, is_zero: true });
+            return Ok(Run {
+                len: range.len,
+                is_zero: true,
+            });
         }
         let extent = self.storage.extent_at(range.start)?;
-        Ok(Run { len: extent.len.clamp(1, range.len), is_zero: !extent.allocated })
+        Ok(Run {
+            len: extent.len.clamp(1, range.len),
+            is_zero: !extent.allocated,
+        })
     }
 }
 
@@ -154,11 +171,16 @@ pub(crate) fn guess_format(path: &Path) -> Result<Format> {
     if start.starts_with(&SNAP_MAGIC) {
         return Ok(Format::Dmsnap);
     }
-    match OTHER_FORMATS.iter().find(|(magic, _)| start.starts_with(magic)) {
+    match OTHER_FORMATS
+        .iter()
+        .find(|(magic, _)| start.starts_with(magic))
+    {
         Some((_, name)) => {
-            let message = format!("this looks like a {name} image, a format that this tool does not read");
-            Err(Failure::at(path, message)
-                .with_hint("convert it with qemu-img first, or say -f raw if these are the bytes of a disk."))
+            let message =
+                format!("this looks like a {name} image, a format that this tool does not read");
+            Err(Failure::at(path, message).with_hint(
+                "convert it with qemu-img first, or say -f raw if these are the bytes of a disk.",
+            ))
         }
         None => Ok(Format::Raw),
     }
@@ -171,6 +193,8 @@ pub(crate) fn looks_like_layer(path: &Path) -> std::io::Result<bool> {
 
 fn first_bytes(path: &Path) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    File::open(path)?.take(HEADER_SIZE as u64).read_to_end(&mut bytes)?;
+    File::open(path)?
+        .take(HEADER_SIZE as u64)
+        .read_to_end(&mut bytes)?;
     Ok(bytes)
 }

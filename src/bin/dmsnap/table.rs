@@ -38,6 +38,13 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> Result<u8> {
     let path = &args.file;
+    for device in args.origin_dev.iter().chain([&args.cow_dev]) {
+        if device.is_empty() || device.contains(char::is_whitespace) {
+            return Err(Failure::new(format!(
+                "'{device}' cannot be the name of a device in a table"
+            )));
+        }
+    }
     clear_traces(path)?;
     let options = args.origin.options()?;
     let image = Image::open(path, &options).about(path)?;
@@ -54,8 +61,11 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
 fn clear_traces(path: &Path) -> Result<()> {
     let found = dmsnap::check(path, &CheckOptions::new()).about(path)?;
     if found.remaining_corruptions > 0 {
-        return Err(Failure::at(path, "the store is damaged; a kernel would not notice, and spoil more")
-            .with_hint("`dmsnap check` lists what is wrong."));
+        return Err(Failure::at(
+            path,
+            "the store is damaged; a kernel would not notice, and spoil more",
+        )
+        .with_hint("`dmsnap check` lists what is wrong."));
     }
     if found.remaining_repairable == 0 {
         return Ok(());
@@ -82,26 +92,57 @@ fn fit_length(args: &Args, info: &ImageInfo) -> Result<()> {
     if ends_behind_full_area(geometry, wanted) {
         wanted += 1;
     }
+    if !args.cover {
+        warn_of_overflow(path, geometry, info, wanted);
+    }
     if wanted == present {
         return Ok(());
     }
     let size = info.chunk_size.start_of(wanted).ok_or_else(too_large)?;
-    let file = FileOptions::new().lock(LockMode::None).open(path).about(path)?;
+    let file = FileOptions::new()
+        .lock(LockMode::None)
+        .open(path)
+        .about(path)?;
     if !file.is_growable() {
-        let message = format!("a device of {} bytes; it should have {size}", info.file_size);
+        let message = format!(
+            "a device of {} bytes; it should have {size}",
+            info.file_size
+        );
         if args.cover {
             return Err(Failure::at(path, message));
         }
-        output::warn(format_args!("{}: {message}, or the kernel loses the snapshot when the last chunk is used", path.display()));
+        output::warn(format_args!(
+            "{}: {message}, or the kernel loses the snapshot when the last chunk is used",
+            path.display()
+        ));
         return Ok(());
     }
     let file = FileOptions::new().writable(true).open(path).about(path)?;
     file.set_size(size).and_then(|()| file.flush()).about(path)
 }
 
+/// A file that was written here ends behind its last chunk: the kernel would find no room for its first write.
+fn warn_of_overflow(path: &Path, geometry: Geometry, info: &ImageInfo, chunks: u64) {
+    let free = geometry
+        .capacity(chunks)
+        .saturating_sub(geometry.fit(next_free(info)));
+    let missing = info
+        .chunk_size
+        .count_for(info.virtual_size)
+        .saturating_sub(info.exceptions);
+    if free < missing {
+        output::warn(format_args!(
+            "{}: room for {free} of the {missing} chunks that may be written; make it longer before writes, or say --cover",
+            path.display()
+        ));
+    }
+}
+
 /// Chunks that the kernel may need: it goes on behind the highest chunk in use and fills no holes.
 fn covering_chunks(geometry: Geometry, info: &ImageInfo) -> Option<u64> {
-    let holes = geometry.fit(next_free(info)).saturating_sub(info.exceptions);
+    let holes = geometry
+        .fit(next_free(info))
+        .saturating_sub(info.exceptions);
     let disk = info.chunk_size.count_for(info.virtual_size);
     geometry.chunks_for(disk.checked_add(holes)?)
 }
@@ -130,13 +171,24 @@ impl Table {
         let below = info.chain.get(1);
         let length = info.virtual_size / SECTOR_SIZE;
         if length == 0 {
-            return Err(Failure::at(path, "the disk has no sectors; device-mapper cannot attach it"));
+            return Err(Failure::at(
+                path,
+                "the disk has no sectors; device-mapper cannot attach it",
+            ));
         }
         let origin = match (below, &args.origin_dev) {
             (None, _) => None,
-            (Some(_), None) => return Err(Failure::at(path, "there is an origin: say --origin-dev DEVICE, the device that shows it")),
+            (Some(_), None) => {
+                return Err(Failure::at(
+                    path,
+                    "there is an origin: say --origin-dev DEVICE, the device that shows it",
+                ));
+            }
             (Some(layer), Some(device)) => {
-                let (sectors, rest) = (layer.virtual_size / SECTOR_SIZE, layer.virtual_size % SECTOR_SIZE);
+                let (sectors, rest) = (
+                    layer.virtual_size / SECTOR_SIZE,
+                    layer.virtual_size % SECTOR_SIZE,
+                );
                 if rest != 0 && length >= sectors {
                     return Err(Failure::new(format!(
                         "{}: {} bytes is not a multiple of {SECTOR_SIZE}: no device would show the last {rest}; append zeros first",
@@ -150,16 +202,26 @@ impl Table {
             name: args.name.clone().unwrap_or_else(|| device_name(path)),
             length,
             origin: origin.filter(|(_, sectors)| *sectors > 0),
-            layer_below: below.filter(|layer| layer.format == Format::Dmsnap).map(|layer| layer.name.clone()),
+            layer_below: below
+                .filter(|layer| layer.format == Format::Dmsnap)
+                .map(|layer| layer.name.clone()),
             cow: args.cow_dev.clone(),
             chunk: info.chunk_size.sectors(),
         })
     }
 
     fn print(&self) -> Result<()> {
-        let Table { name, length, cow, chunk, .. } = self;
+        let Table {
+            name,
+            length,
+            cow,
+            chunk,
+            ..
+        } = self;
         if let (Some((device, _)), Some(layer)) = (&self.origin, &self.layer_below) {
-            output::line(format_args!("# {device} has to show {layer}, a layer itself: attach that one first"))?;
+            output::line(format_args!(
+                "# {device} has to show {layer}, a layer itself: attach that one first"
+            ))?;
         }
         let below = format!("{name}-origin");
         let origin = match &self.origin {
@@ -169,22 +231,37 @@ impl Table {
             }
             Some((device, sectors)) if sectors < length => {
                 let rest = length - sectors;
-                self.create(&below, &[format!("0 {sectors} linear {device} 0"), format!("{sectors} {rest} zero")])?;
+                self.create(
+                    &below,
+                    &[
+                        format!("0 {sectors} linear {device} 0"),
+                        format!("{sectors} {rest} zero"),
+                    ],
+                )?;
                 format!("/dev/mapper/{below}")
             }
             Some((device, _)) => device.clone(),
         };
-        self.create(name, &[format!("0 {length} snapshot {origin} {cow} PO {chunk}")])
+        self.create(
+            name,
+            &[format!("0 {length} snapshot {origin} {cow} PO {chunk}")],
+        )
     }
 
     /// One line for a shell, also for a table of several lines.
     fn create(&self, name: &str, table: &[String]) -> Result<()> {
         let name = quote(name);
         match table {
-            [line] => output::line(format_args!("dmsetup create {name} --table {}", quote(line))),
+            [line] => output::line(format_args!(
+                "dmsetup create {name} --table {}",
+                quote(line)
+            )),
             lines => {
                 let lines: Vec<String> = lines.iter().map(|line| quote(line)).collect();
-                output::line(format_args!("printf '%s\\n' {} | dmsetup create {name}", lines.join(" ")))
+                output::line(format_args!(
+                    "printf '%s\\n' {} | dmsetup create {name}",
+                    lines.join(" ")
+                ))
             }
         }
     }
@@ -192,8 +269,18 @@ impl Table {
 
 /// A name that device-mapper takes.
 fn device_name(path: &Path) -> String {
-    let stem = path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
-    stem.chars().map(|c| if c.is_ascii_alphanumeric() || "-_.+".contains(c) { c } else { '_' }).collect()
+    let stem = path
+        .file_stem()
+        .map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
+    stem.chars()
+        .map(|c| {
+            if c.is_ascii_alphanumeric() || "-_.+".contains(c) {
+                c
+            } else {
+                '_'
+            }
+        })
+        .collect()
 }
 
 /// A word for a shell.

@@ -29,9 +29,16 @@ pub(crate) struct Target {
 enum Replaces {
     Nothing,
     /// A file that nobody else may use while it is being replaced.
-    File { old: Metadata, _lock: FileStorage },
+    File(Box<Replaced>),
     /// A device, which is written in place.
     BlockDevice,
+}
+
+/// A file that is there already.
+#[derive(Debug)]
+struct Replaced {
+    metadata: Metadata,
+    _lock: FileStorage,
 }
 
 impl Target {
@@ -42,7 +49,10 @@ impl Target {
         let (place, replaces) = match fs::metadata(name) {
             Ok(old) => {
                 refuse_source(name, &old, sources)?;
-                (fs::canonicalize(name).about(name)?, Replaces::existing(name, old)?)
+                (
+                    fs::canonicalize(name).about(name)?,
+                    Replaces::existing(name, old)?,
+                )
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 (new_place(name)?, Replaces::Nothing)
@@ -53,7 +63,13 @@ impl Target {
             Replaces::BlockDevice => place.clone(),
             _ => directory(&place).join(temporary_name()),
         };
-        Ok(Target { name: name.to_path_buf(), place, work, replaces, committed: false })
+        Ok(Target {
+            name: name.to_path_buf(),
+            place,
+            work,
+            replaces,
+            committed: false,
+        })
     }
 
     /// The file or device to write to.
@@ -76,7 +92,8 @@ impl Target {
         match &self.replaces {
             Replaces::BlockDevice => {}
             Replaces::Nothing => self.link().about(&self.name)?,
-            Replaces::File { old, .. } => {
+            Replaces::File(replaced) => {
+                let old = &replaced.metadata;
                 fs::set_permissions(&self.work, old.permissions()).about(&self.name)?;
                 // Only root can give files away; for others the file is simply theirs.
                 let _ = std::os::unix::fs::chown(&self.work, Some(old.uid()), Some(old.gid()));
@@ -117,12 +134,22 @@ impl Replaces {
             return Ok(Replaces::BlockDevice);
         }
         if !kind.is_file() {
-            let what = if kind.is_dir() { "is a directory" } else { "is neither a file nor a block device" };
-            return Err(Failure::at(name, format!("{what}, wanted a file or block device to write to")));
+            let what = if kind.is_dir() {
+                "is a directory"
+            } else {
+                "is neither a file nor a block device"
+            };
+            return Err(Failure::at(
+                name,
+                format!("{what}, wanted a file or block device to write to"),
+            ));
         }
         // The lock shows whether anybody uses it, and keeps them away.
         let lock = FileOptions::new().writable(true).open(name).about(name)?;
-        Ok(Replaces::File { old, _lock: lock })
+        Ok(Replaces::File(Box::new(Replaced {
+            metadata: old,
+            _lock: lock,
+        })))
     }
 }
 
@@ -132,7 +159,13 @@ fn refuse_source(name: &Path, old: &Metadata, sources: &[&Path]) -> Result<()> {
             (found.dev(), found.ino(), found.rdev()) == (old.dev(), old.ino(), old.rdev())
         });
         if same {
-            return Err(Failure::at(name, format!("is also {}, which is read: it cannot be overwritten", source.display())));
+            return Err(Failure::at(
+                name,
+                format!(
+                    "is also {}, which is read: it cannot be overwritten",
+                    source.display()
+                ),
+            ));
         }
     }
     Ok(())
@@ -145,14 +178,19 @@ fn new_place(name: &Path) -> Result<PathBuf> {
     }
     let directory = directory(name);
     if !directory.is_dir() {
-        return Err(Failure::at(name, format!("there is no directory {}", directory.display())));
+        return Err(Failure::at(
+            name,
+            format!("there is no directory {}", directory.display()),
+        ));
     }
     Ok(name.to_path_buf())
 }
 
 /// A name that nobody else has: not even a process of this number before us that was killed.
 fn temporary_name() -> String {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     format!(".dmsnap-{}-{}.tmp", std::process::id(), now.as_nanos())
 }
 
@@ -168,14 +206,23 @@ pub(crate) fn directory(path: &Path) -> &Path {
 pub(crate) fn raw_storage(target: &Target, size: u64) -> Result<FileStorage> {
     let options = FileOptions::new();
     if !target.is_block_device() {
-        let storage = options.create_new(true).open(target.work()).about(target.work())?;
+        let storage = options
+            .create_new(true)
+            .open(target.work())
+            .about(target.work())?;
         storage.set_size(size).about(target.work())?;
         return Ok(storage);
     }
-    let storage = options.writable(true).open(target.work()).about(target.work())?;
+    let storage = options
+        .writable(true)
+        .open(target.work())
+        .about(target.work())?;
     let room = storage.size().about(target.work())?;
     if room < size {
-        return Err(Failure::at(target.work(), format!("the device has {room} bytes, the image {size}")));
+        return Err(Failure::at(
+            target.work(),
+            format!("the device has {room} bytes, the image {size}"),
+        ));
     }
     Ok(storage)
 }

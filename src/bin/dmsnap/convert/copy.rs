@@ -58,8 +58,17 @@ enum Action {
 }
 
 impl<'a> Copy<'a> {
-    pub(super) fn new(source: &'a Source, difference: Difference<'a>, writer: &'a dyn Writer) -> Copy<'a> {
-        Copy { source, difference, writer, unit: writer.unit().min(PIECE) }
+    pub(super) fn new(
+        source: &'a Source,
+        difference: Difference<'a>,
+        writer: &'a dyn Writer,
+    ) -> Copy<'a> {
+        Copy {
+            source,
+            difference,
+            writer,
+            unit: writer.unit().min(PIECE),
+        }
     }
 
     /// Copies all. `progress` hears how many bytes are done, and stops the copy by failing.
@@ -76,7 +85,9 @@ impl<'a> Copy<'a> {
             let reader = scope.spawn(move || self.read_all(&done, &buffers));
             // An end of a channel that is dropped ends the other thread.
             let written = self.write_all(todo, recycle, progress);
-            let read = reader.join().unwrap_or_else(|_| Err(Failure::new("the reading thread failed")));
+            let read = reader
+                .join()
+                .unwrap_or_else(|_| Err(Failure::new("the reading thread failed")));
             read.and(written)
         })
     }
@@ -133,10 +144,21 @@ impl<'a> Copy<'a> {
             }
         };
         // A unit that is zero in part is looked at as a whole.
-        let whole = if len == rest.len { len } else { len / self.unit * self.unit };
+        let whole = if len == rest.len {
+            len
+        } else {
+            len / self.unit * self.unit
+        };
         if is_zero && whole > 0 {
             let range = ByteRange::new(rest.start, whole);
-            return Ok(Piece { range, data, parts: vec![Part { range, action: Action::Skip }] });
+            return Ok(Piece {
+                range,
+                data,
+                parts: vec![Part {
+                    range,
+                    action: Action::Skip,
+                }],
+            });
         }
         let len = len.min(PIECE).next_multiple_of(self.unit).min(rest.len);
         let range = ByteRange::new(rest.start, len);
@@ -168,7 +190,10 @@ impl<'a> Copy<'a> {
             let len = bytes.len() as u64;
             match parts.last_mut() {
                 Some(last) if last.action == action => last.range.len += len,
-                _ => parts.push(Part { range: ByteRange::new(at, len), action }),
+                _ => parts.push(Part {
+                    range: ByteRange::new(at, len),
+                    action,
+                }),
             }
             at += len;
         }
@@ -187,7 +212,9 @@ impl Piece {
 /// Compares with zeros by the system's memory comparison, which is as fast as memory.
 fn is_zero(bytes: &[u8]) -> bool {
     const ZEROS: [u8; 4096] = [0; 4096];
-    bytes.chunks(ZEROS.len()).all(|chunk| chunk == &ZEROS[..chunk.len()])
+    bytes
+        .chunks(ZEROS.len())
+        .all(|chunk| chunk == &ZEROS[..chunk.len()])
 }
 
 #[cfg(test)]

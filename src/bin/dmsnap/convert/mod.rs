@@ -79,7 +79,14 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
     let target = Target::prepare(&args.target, &sources)?;
     let done = match args.target_format {
         FormatArg::Raw => to_raw(args, &source, &target, &interrupt),
-        FormatArg::Dmsnap => to_layer(args, &settings, &source, backing.as_ref(), &target, &interrupt),
+        FormatArg::Dmsnap => to_layer(
+            args,
+            &settings,
+            &source,
+            backing.as_ref(),
+            &target,
+            &interrupt,
+        ),
     };
     done.map_err(|failure| target.rename_in(failure))?;
     target.commit()?;
@@ -90,16 +97,25 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
 fn settings(args: &Args) -> Result<CreateSettings> {
     let mut settings = CreateSettings::parse(&args.options)?;
     if settings.size.is_some() {
-        return Err(Failure::new("the size is that of the source: -o takes no size here"));
+        return Err(Failure::new(
+            "the size is that of the source: -o takes no size here",
+        ));
     }
     if settings.backing.is_some() && args.backing.is_some() {
         return Err(Failure::new("the backing is given twice, by -o and -B"));
     }
     settings.backing = settings.backing.or_else(|| args.backing.clone());
-    settings.backing_format = args.backing_format.map(Format::from).or(settings.backing_format);
+    settings.backing_format = args
+        .backing_format
+        .map(Format::from)
+        .or(settings.backing_format);
     let is_plain = settings.backing.is_none() && settings.backing_format.is_none();
-    if args.target_format == FormatArg::Raw && (!is_plain || settings.bare || settings.chunk_size.is_some()) {
-        return Err(Failure::new("a raw image has no backing, no chunks and no descriptor"));
+    if args.target_format == FormatArg::Raw
+        && (!is_plain || settings.bare || settings.chunk_size.is_some())
+    {
+        return Err(Failure::new(
+            "a raw image has no backing, no chunks and no descriptor",
+        ));
     }
     Ok(settings)
 }
@@ -115,9 +131,18 @@ fn open_backing(args: &Args, settings: &CreateSettings) -> Result<Option<Backing
     };
     let path = args.target.parent().unwrap_or(Path::new("")).join(&name);
     let none = OriginArgs::default();
-    let how = How { format: Some(format), origin: &none, share: false };
+    let how = How {
+        format: Some(format),
+        origin: &none,
+        share: false,
+    };
     let image = Source::open(&path, how)?;
-    Ok(Some(Backing { name, format, path, image }))
+    Ok(Some(Backing {
+        name,
+        format,
+        path,
+        image,
+    }))
 }
 
 fn to_raw(args: &Args, source: &Source, target: &Target, interrupt: &Interrupt) -> Result<()> {
@@ -176,7 +201,9 @@ fn origin_of(backing: Option<&Backing>) -> OriginChoice {
 /// What is not in the file has to be remembered by its user.
 fn say_bare(args: &Args, source: &Source, backing: Option<&Backing>) {
     let origin = match backing {
-        Some(backing) if backing.format == Format::Raw => format!("--origin {}", backing.path.display()),
+        Some(backing) if backing.format == Format::Raw => {
+            format!("--origin {}", backing.path.display())
+        }
         Some(backing) => format!("--origin {} --origin-format dmsnap", backing.path.display()),
         None => "--no-origin".to_owned(),
     };

@@ -57,7 +57,11 @@ impl Writer for RawWriter {
     }
 
     fn skip(&self, range: ByteRange) -> Result<()> {
-        if self.is_new { Ok(()) } else { self.zero(range) }
+        if self.is_new {
+            Ok(())
+        } else {
+            self.zero(range)
+        }
     }
 }
 
@@ -69,7 +73,10 @@ pub(super) struct LayerWriter {
 impl LayerWriter {
     /// Opens it. `size` counts if it is bare.
     pub(super) fn open(path: &Path, origin: OriginChoice, size: u64) -> Result<LayerWriter> {
-        let options = OpenOptions::new().writable(true).origin(origin).bare_size(size);
+        let options = OpenOptions::new()
+            .writable(true)
+            .origin(origin)
+            .bare_size(size);
         let image = Image::open(path, &options).about(path)?;
         Ok(LayerWriter { image })
     }

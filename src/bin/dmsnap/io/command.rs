@@ -32,10 +32,28 @@ const DEFAULT_PATTERN: u8 = 0xcd;
 /// A command, checked as far as it can be without an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Command {
-    Read { range: ByteRange, expect: Option<Expect>, is_dumped: bool, is_quiet: bool },
-    Write { range: ByteRange, pattern: u8, is_flushed: bool, is_quiet: bool },
-    WriteZeroes { range: ByteRange, unmap: bool, is_flushed: bool, is_quiet: bool },
-    Discard { range: ByteRange, is_quiet: bool },
+    Read {
+        range: ByteRange,
+        expect: Option<Expect>,
+        is_dumped: bool,
+        is_quiet: bool,
+    },
+    Write {
+        range: ByteRange,
+        pattern: u8,
+        is_flushed: bool,
+        is_quiet: bool,
+    },
+    WriteZeroes {
+        range: ByteRange,
+        unmap: bool,
+        is_flushed: bool,
+        is_quiet: bool,
+    },
+    Discard {
+        range: ByteRange,
+        is_quiet: bool,
+    },
     Flush,
     Truncate(u64),
     Length,
@@ -68,7 +86,10 @@ impl Command {
         };
         let words = Words::split(words, switches, valued)?;
         if words.positional.len() != positional {
-            return Err(format!("wanted {positional} arguments, found {}", words.positional.len()));
+            return Err(format!(
+                "wanted {positional} arguments, found {}",
+                words.positional.len()
+            ));
         }
         words.command(name)
     }
@@ -83,7 +104,11 @@ struct Words<'a> {
 }
 
 impl<'a> Words<'a> {
-    fn split(words: impl Iterator<Item = &'a str>, switches: &str, valued: &str) -> Result<Words<'a>, String> {
+    fn split(
+        words: impl Iterator<Item = &'a str>,
+        switches: &str,
+        valued: &str,
+    ) -> Result<Words<'a>, String> {
         let mut found = Words::default();
         let mut words = words;
         while let Some(word) = words.next() {
@@ -97,8 +122,15 @@ impl<'a> Words<'a> {
                     found.switches.push(letter);
                 } else if valued.contains(letter) {
                     let rest = &letters[at + letter.len_utf8()..];
-                    let value = if rest.is_empty() { words.next() } else { Some(rest) };
-                    found.values.push((letter, value.ok_or_else(|| format!("-{letter} wants a value"))?));
+                    let value = if rest.is_empty() {
+                        words.next()
+                    } else {
+                        Some(rest)
+                    };
+                    found.values.push((
+                        letter,
+                        value.ok_or_else(|| format!("-{letter} wants a value"))?,
+                    ));
                     break;
                 } else {
                     return Err(format!("there is no -{letter} here"));
@@ -114,21 +146,44 @@ impl<'a> Words<'a> {
         Ok(match name {
             "read" | "r" => {
                 let range = self.range()?;
-                Command::Read { range, expect: self.expect(range)?, is_dumped: self.has('v'), is_quiet }
+                Command::Read {
+                    range,
+                    expect: self.expect(range)?,
+                    is_dumped: self.has('v'),
+                    is_quiet,
+                }
             }
             "write" | "w" if self.has('z') => {
                 if self.value('P').is_some() {
                     return Err("-z and -P exclude each other".to_owned());
                 }
-                Command::WriteZeroes { range: self.range()?, unmap: self.has('u'), is_flushed, is_quiet }
+                Command::WriteZeroes {
+                    range: self.range()?,
+                    unmap: self.has('u'),
+                    is_flushed,
+                    is_quiet,
+                }
             }
             "write" | "w" if self.has('u') => return Err("-u is for -z".to_owned()),
             "write" | "w" => {
                 let pattern = self.value('P').map_or(Ok(DEFAULT_PATTERN), parse_pattern)?;
-                Command::Write { range: self.range()?, pattern, is_flushed, is_quiet }
+                Command::Write {
+                    range: self.range()?,
+                    pattern,
+                    is_flushed,
+                    is_quiet,
+                }
             }
-            "writez" => Command::WriteZeroes { range: self.range()?, unmap: self.has('u'), is_flushed, is_quiet },
-            "discard" | "d" => Command::Discard { range: self.range()?, is_quiet },
+            "writez" => Command::WriteZeroes {
+                range: self.range()?,
+                unmap: self.has('u'),
+                is_flushed,
+                is_quiet,
+            },
+            "discard" | "d" => Command::Discard {
+                range: self.range()?,
+                is_quiet,
+            },
             "truncate" | "t" => Command::Truncate(parse_size(self.argument(0))?),
             "sleep" => Command::Sleep(parse_size(self.argument(0))?),
             "flush" | "f" => Command::Flush,
@@ -143,7 +198,11 @@ impl<'a> Words<'a> {
     }
 
     fn value(&self, letter: char) -> Option<&'a str> {
-        self.values.iter().rev().find(|(found, _)| *found == letter).map(|(_, value)| *value)
+        self.values
+            .iter()
+            .rev()
+            .find(|(found, _)| *found == letter)
+            .map(|(_, value)| *value)
     }
 
     fn argument(&self, at: usize) -> &'a str {
@@ -152,8 +211,9 @@ impl<'a> Words<'a> {
 
     fn range(&self) -> Result<ByteRange, String> {
         let (start, len) = (parse_size(self.argument(0))?, parse_size(self.argument(1))?);
-        ByteRange::checked(start, len)
-            .ok_or_else(|| format!("{len} bytes from {start} end past {MAX_FILE_SIZE}, the longest disk"))
+        ByteRange::checked(start, len).ok_or_else(|| {
+            format!("{len} bytes from {start} end past {MAX_FILE_SIZE}, the longest disk")
+        })
     }
 
     /// What is expected, the whole range unless -s or -l narrow it.
@@ -166,7 +226,10 @@ impl<'a> Words<'a> {
         }
         let range = ByteRange::new(range.start + skip, len);
         match self.value('P') {
-            Some(pattern) => Ok(Some(Expect { pattern: parse_pattern(pattern)?, range })),
+            Some(pattern) => Ok(Some(Expect {
+                pattern: parse_pattern(pattern)?,
+                range,
+            })),
             None if self.values.is_empty() => Ok(None),
             None => Err("-s and -l are for -P".to_owned()),
         }
@@ -175,7 +238,10 @@ impl<'a> Words<'a> {
 
 /// A byte: decimal, 0x hexadecimal, or octal with a leading zero, as C has it.
 fn parse_pattern(text: &str) -> Result<u8, String> {
-    let parsed = match (text.strip_prefix("0x").or(text.strip_prefix("0X")), text.strip_prefix('0')) {
+    let parsed = match (
+        text.strip_prefix("0x").or(text.strip_prefix("0X")),
+        text.strip_prefix('0'),
+    ) {
         (Some(digits), _) => u8::from_str_radix(digits, 16),
         (None, Some(digits)) if !digits.is_empty() => u8::from_str_radix(digits, 8),
         _ => text.parse(),
@@ -183,7 +249,9 @@ fn parse_pattern(text: &str) -> Result<u8, String> {
     // from_str_radix takes a sign, which no byte has.
     match parsed {
         Ok(pattern) if !text.contains('+') => Ok(pattern),
-        _ => Err(format!("'{text}' is not a byte: wanted 0 to 255, or 0x00 to 0xff")),
+        _ => Err(format!(
+            "'{text}' is not a byte: wanted 0 to 255, or 0x00 to 0xff"
+        )),
     }
 }
 
@@ -197,7 +265,12 @@ mod tests {
 
     #[test]
     fn test_commands_mean_what_they_mean_to_qemu_io() {
-        let write = |pattern| Command::Write { range: range(4096, 512), pattern, is_flushed: false, is_quiet: false };
+        let write = |pattern| Command::Write {
+            range: range(4096, 512),
+            pattern,
+            is_flushed: false,
+            is_quiet: false,
+        };
         for (text, command) in [
             ("write -P 0xaa 4k 512", write(0xaa)),
             ("write -P0xaa 4k 512", write(0xaa)),
@@ -208,18 +281,48 @@ mod tests {
                 "read -vP 7 -s 1 -l 2 0 4",
                 Command::Read {
                     range: range(0, 4),
-                    expect: Some(Expect { pattern: 7, range: range(1, 2) }),
+                    expect: Some(Expect {
+                        pattern: 7,
+                        range: range(1, 2),
+                    }),
                     is_dumped: true,
                     is_quiet: false,
                 },
             ),
-            ("read -q 0 1M", Command::Read { range: range(0, 1 << 20), expect: None, is_dumped: false, is_quiet: true }),
+            (
+                "read -q 0 1M",
+                Command::Read {
+                    range: range(0, 1 << 20),
+                    expect: None,
+                    is_dumped: false,
+                    is_quiet: true,
+                },
+            ),
             (
                 "write -zu 0 1k",
-                Command::WriteZeroes { range: range(0, 1024), unmap: true, is_flushed: false, is_quiet: false },
+                Command::WriteZeroes {
+                    range: range(0, 1024),
+                    unmap: true,
+                    is_flushed: false,
+                    is_quiet: false,
+                },
             ),
-            ("writez 0 1k", Command::WriteZeroes { range: range(0, 1024), unmap: false, is_flushed: false, is_quiet: false }),
-            ("discard 64k 64k", Command::Discard { range: range(65536, 65536), is_quiet: false }),
+            (
+                "writez 0 1k",
+                Command::WriteZeroes {
+                    range: range(0, 1024),
+                    unmap: false,
+                    is_flushed: false,
+                    is_quiet: false,
+                },
+            ),
+            (
+                "discard 64k 64k",
+                Command::Discard {
+                    range: range(65536, 65536),
+                    is_quiet: false,
+                },
+            ),
             ("flush", Command::Flush),
             ("truncate 1M", Command::Truncate(1 << 20)),
         ] {

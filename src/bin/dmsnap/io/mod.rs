@@ -40,7 +40,11 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> Result<u8> {
     // A slip in the last command is found before the first one writes.
-    let commands = args.cmd.iter().map(|text| parse(text)).collect::<Result<Vec<_>>>()?;
+    let commands = args
+        .cmd
+        .iter()
+        .map(|text| parse(text))
+        .collect::<Result<Vec<_>>>()?;
     let options = args
         .origin
         .options()?
@@ -49,7 +53,11 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
         .lock(!args.force_share);
     let image = Image::open(&args.file, &options).about(&args.file)?;
     image.warnings().iter().for_each(output::warn);
-    let code = if args.cmd.is_empty() { interact(args, &image)? } else { execute(args, &image, &commands)? };
+    let code = if args.cmd.is_empty() {
+        interact(args, &image)?
+    } else {
+        execute(args, &image, &commands)?
+    };
     image.close().about(&args.file)?;
     Ok(code)
 }

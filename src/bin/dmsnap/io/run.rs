@@ -18,12 +18,22 @@ const LINE: usize = 16;
 
 pub(super) fn run(image: &Image, command: &Command) -> Result<()> {
     match *command {
-        Command::Read { range, expect, is_dumped, is_quiet } => {
+        Command::Read {
+            range,
+            expect,
+            is_dumped,
+            is_quiet,
+        } => {
             check_bounds(image, range)?;
             read(image, range, expect, is_dumped)?;
             say(is_quiet, "read", range)
         }
-        Command::Write { range, pattern, is_flushed, is_quiet } => {
+        Command::Write {
+            range,
+            pattern,
+            is_flushed,
+            is_quiet,
+        } => {
             check_bounds(image, range)?;
             let buf = vec![pattern; range.len.min(PIECE) as usize];
             for piece in pieces(range) {
@@ -32,7 +42,12 @@ pub(super) fn run(image: &Image, command: &Command) -> Result<()> {
             flush_if(image, is_flushed)?;
             say(is_quiet, "wrote", range)
         }
-        Command::WriteZeroes { range, unmap, is_flushed, is_quiet } => {
+        Command::WriteZeroes {
+            range,
+            unmap,
+            is_flushed,
+            is_quiet,
+        } => {
             image.write_zeroes(range, unmap)?;
             flush_if(image, is_flushed)?;
             say(is_quiet, "wrote", range)
@@ -59,11 +74,17 @@ fn check_bounds(image: &Image, range: ByteRange) -> Result<()> {
     if range.end() <= size {
         return Ok(());
     }
-    Err(Failure::new(format!("{range}: past the end, the disk has {size} bytes")))
+    Err(Failure::new(format!(
+        "{range}: past the end, the disk has {size} bytes"
+    )))
 }
 
 fn flush_if(image: &Image, is_flushed: bool) -> Result<()> {
-    if is_flushed { Ok(image.flush()?) } else { Ok(()) }
+    if is_flushed {
+        Ok(image.flush()?)
+    } else {
+        Ok(())
+    }
 }
 
 /// Printed at once, so that who reads our output knows what is done when we are killed.
@@ -116,8 +137,16 @@ fn dump(bytes: &[u8], start: u64) -> Result<()> {
             let _ = write!(text, " {byte:02x}");
         }
         let pad = 3 * (LINE - line.len());
-        let ascii: String =
-            line.iter().map(|&byte| if byte.is_ascii_graphic() || byte == b' ' { byte as char } else { '.' }).collect();
+        let ascii: String = line
+            .iter()
+            .map(|&byte| {
+                if byte.is_ascii_graphic() || byte == b' ' {
+                    byte as char
+                } else {
+                    '.'
+                }
+            })
+            .collect();
         output::line(format_args!("{text}{:pad$}  {ascii}", ""))?;
     }
     Ok(())
