@@ -21,7 +21,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("storage", &["units", "error"]),
     ("store", &["format", "units", "error"]),
     ("image", &["store", "storage", "format", "units", "error"]),
-    // What tests see of the parts that are not public.
+    // What the tests of the table need; nothing may use it.
     ("testing", &["store", "units"]),
     (
         "ffi",
