@@ -42,6 +42,9 @@
 //! `capi` exports the C interface, `cli` builds the tool. Both are on by default; Rust programs want neither.
 
 pub mod error;
+#[cfg(feature = "capi")]
+#[doc(hidden)]
+pub mod ffi;
 pub mod format;
 pub mod image;
 pub mod storage;

@@ -175,6 +175,11 @@ impl Image {
         self.top().facts().runs().collect()
     }
 
+    /// The first exceptions of the top layer at or behind chunk `from`, as [`Image::exceptions`] has them.
+    pub fn next_exceptions(&self, from: OriginChunk) -> Option<(OriginChunk, CowChunk, u64)> {
+        self.top().facts().runs_from(from).next()
+    }
+
     /// The kernel's status of the top layer.
     pub fn status(&self) -> Status {
         self.top().facts().status()

@@ -225,7 +225,16 @@ impl Store {
 
     /// The exceptions that reads see, in the order of old chunks: first old chunk, first new chunk, count.
     pub fn runs(&self) -> impl Iterator<Item = (OriginChunk, CowChunk, u64)> + '_ {
-        self.table.iter().map(|run| (run.old, run.new, run.len))
+        self.runs_from(OriginChunk(0))
+    }
+
+    /// As [`Store::runs`], from chunk `old` on; a run that begins before it is cut.
+    pub fn runs_from(
+        &self,
+        old: OriginChunk,
+    ) -> impl Iterator<Item = (OriginChunk, CowChunk, u64)> + '_ {
+        let runs = self.table.iter_from(old);
+        runs.map(|run| (run.old, run.new, run.len))
     }
 
     /// Ranges of the COW file below next free that no exception uses, as first chunk and count. Metadata areas may be among them.

@@ -1,0 +1,88 @@
+//! Changing an image's descriptor.
+
+use std::ffi::{c_char, c_int};
+
+use super::guard::{guard, guard_or};
+use super::handle::{need, text};
+use super::image::dmsnap_image;
+use super::values::format;
+use crate::error::Result;
+use crate::image::Amend;
+
+/// What to change about an image's descriptor. What is not named stays. For one thread at a time.
+pub struct dmsnap_amend_options {
+    amend: Amend,
+}
+
+fn change(
+    options: Option<&mut dmsnap_amend_options>,
+    change: impl FnOnce(Amend) -> Result<Amend>,
+) -> Result<()> {
+    let options = need(options, "options")?;
+    options.amend = change(options.amend.clone())?;
+    Ok(())
+}
+
+/// Options that change nothing. Never NULL.
+#[unsafe(no_mangle)]
+pub extern "C" fn dmsnap_amend_options_new() -> Option<Box<dmsnap_amend_options>> {
+    guard_or(None, || {
+        Some(Box::new(dmsnap_amend_options {
+            amend: Amend::new(),
+        }))
+    })
+}
+
+/// Frees options. NULL is allowed.
+#[unsafe(no_mangle)]
+pub extern "C" fn dmsnap_amend_options_free(options: Option<Box<dmsnap_amend_options>>) {
+    guard_or((), || drop(options));
+}
+
+/// Records another origin, by a name (UTF-8) as in `dmsnap_create_options_set_origin`; NULL records that there is none, and `format` does not count then. The content below
+/// is not looked at: it must be the same, or the image changes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dmsnap_amend_options_set_origin(
+    options: Option<&mut dmsnap_amend_options>,
+    name: *const c_char,
+    format: u32,
+) -> c_int {
+    guard(|| {
+        if name.is_null() {
+            return change(options, |amend| Ok(amend.no_origin()));
+        }
+        // SAFETY: the contract with C.
+        let name = unsafe { text(name, "name") }?;
+        let format = self::format(format)?;
+        change(options, |amend| Ok(amend.origin(name, format)))
+    })
+}
+
+/// Gives a bare store a descriptor, with this size of the disk in bytes. Needs chunks of at least 4096 bytes.
+#[unsafe(no_mangle)]
+pub extern "C" fn dmsnap_amend_options_add_descriptor(
+    options: Option<&mut dmsnap_amend_options>,
+    size: u64,
+) -> c_int {
+    guard(|| change(options, |amend| Ok(amend.add_descriptor(size))))
+}
+
+/// Makes it a bare store: size and origin are forgotten.
+#[unsafe(no_mangle)]
+pub extern "C" fn dmsnap_amend_options_remove_descriptor(
+    options: Option<&mut dmsnap_amend_options>,
+) -> c_int {
+    guard(|| change(options, |amend| Ok(amend.remove_descriptor())))
+}
+
+/// Changes the descriptor; durable when it returns. The open image shows what it showed: stored names count at the next open.
+#[unsafe(no_mangle)]
+pub extern "C" fn dmsnap_image_amend(
+    image: Option<&dmsnap_image>,
+    options: Option<&dmsnap_amend_options>,
+) -> c_int {
+    guard(|| {
+        let amend = &need(options, "options")?.amend;
+        dmsnap_image::call(image, |image| image.amend(amend))
+    })
+}
