@@ -229,11 +229,10 @@ impl Storage for FileStorage {
 
 impl Drop for FileStorage {
     fn drop(&mut self) {
-        // Locks on a descriptor that the caller may share outlive our copy of it unless they are cleared.
-        if self.side.is_none() {
-            let mut state = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
-            let _ = self.change_lock(&mut state, LockMode::None);
-        }
+        // Closing is not enough while a copy of the descriptor exists: the caller's, or that of a child process that another thread
+        // has forked and that has yet to execute its program.
+        let mut state = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        let _ = self.change_lock(&mut state, LockMode::None);
     }
 }
 

@@ -51,7 +51,7 @@ impl Host {
             }
             total += len;
         }
-        if offset % request as u64 != 0 {
+        if !offset.is_multiple_of(request as u64) {
             return Err(io::Error::from_raw_os_error(libc::EINVAL));
         }
         // Short transfers stay aligned, as those of real hosts do.
@@ -119,7 +119,7 @@ impl HostCallbacks for Host {
     fn write_zeroes(&self, range: ByteRange, unmap: bool) -> Option<io::Result<()>> {
         let request = u64::from(self.alignment.request);
         assert!(
-            range.start % request == 0 && range.len % request == 0,
+            range.start.is_multiple_of(request) && range.len.is_multiple_of(request),
             "{range}"
         );
         self.complete.then(|| {
