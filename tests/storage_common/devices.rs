@@ -77,10 +77,7 @@ impl LoopDevice {
 
 impl Drop for LoopDevice {
     fn drop(&mut self) {
-        let _ = Command::new("losetup")
-            .arg("--detach")
-            .arg(&self.path)
-            .status();
+        let _ = start(Command::new("losetup").arg("--detach").arg(&self.path));
     }
 }
 
