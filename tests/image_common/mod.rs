@@ -90,3 +90,11 @@ pub(crate) fn assert_same(found: &[u8], expected: &[u8], what: &str) {
         );
     }
 }
+
+/// How many cases a property test tries: `PROPTEST_CASES`, or fewer.
+pub(crate) fn cases(default: u32) -> u32 {
+    let asked = std::env::var("PROPTEST_CASES").ok();
+    asked
+        .and_then(|cases| cases.parse().ok())
+        .unwrap_or(default)
+}
