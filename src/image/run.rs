@@ -44,90 +44,23 @@ impl Devices<'_> {
     }
 
     fn run(&self, step: &Step) -> Result<()> {
-        match (step, self.origin) {
-            (Step::Read { .. }, _) => Ok(()),
-            (
-                Step::Write {
-                    device: Device::Cow,
-                    offset,
-                    data,
-                },
-                _,
-            ) => self.cow.write_at(data, *offset),
-            (
-                Step::Write {
-                    device: Device::Origin,
-                    offset,
-                    data,
-                },
-                origin,
-            ) => origin.write(&[IoSlice::new(data)], *offset),
-            (
-                Step::WriteZeroes {
-                    device: Device::Cow,
-                    range,
-                    unmap,
-                },
-                _,
-            ) => self.cow.write_zeroes(*range, *unmap),
-            (
-                Step::WriteZeroes {
-                    device: Device::Origin,
-                    range,
-                    unmap,
-                },
-                origin,
-            ) => origin.write_zeroes(*range, *unmap),
-            (
-                Step::Discard {
-                    device: Device::Cow,
-                    range,
-                },
-                _,
-            ) => self.cow.discard(*range),
-            (
-                Step::Discard {
-                    device: Device::Origin,
-                    range,
-                },
-                origin,
-            ) => origin.discard(*range),
-            (
-                Step::SetSize {
-                    device: Device::Cow,
-                    size,
-                },
-                _,
-            ) => self.cow.set_size(*size),
-            (
-                Step::SetSize {
-                    device: Device::Origin,
-                    size,
-                },
-                origin,
-            ) => origin.set_size(*size),
-            (
-                Step::Flush {
-                    device: Device::Cow,
-                },
-                _,
-            ) => self.cow.flush(),
-            (
-                Step::Flush {
-                    device: Device::Origin,
-                },
-                origin,
-            ) => origin.flush(),
-            (
-                Step::Copy {
-                    from,
-                    from_offset,
-                    to,
-                    to_offset,
-                    len,
-                },
-                _,
-            ) => self.copy((*from, *from_offset), (*to, *to_offset), *len),
+        match step {
+            Step::Read { .. } => Ok(()),
+            Step::Copy {
+                from,
+                from_offset,
+                to,
+                to_offset,
+                len,
+            } => self.copy((*from, *from_offset), (*to, *to_offset), *len),
+            Step::Write { device, .. }
+            | Step::WriteZeroes { device, .. }
+            | Step::Discard { device, .. }
+            | Step::SetSize { device, .. }
+            | Step::Flush { device } => match device {
+                Device::Cow => run_on_cow(&**self.cow, step),
+                Device::Origin => run_on_origin(self.origin, step),
+            },
         }
     }
 
@@ -149,6 +82,28 @@ impl Devices<'_> {
                 "a plan copies the origin onto itself",
             )),
         }
+    }
+}
+
+fn run_on_cow(cow: &dyn Storage, step: &Step) -> Result<()> {
+    match step {
+        Step::Write { offset, data, .. } => cow.write_at(data, *offset),
+        Step::WriteZeroes { range, unmap, .. } => cow.write_zeroes(*range, *unmap),
+        Step::Discard { range, .. } => cow.discard(*range),
+        Step::SetSize { size, .. } => cow.set_size(*size),
+        Step::Flush { .. } => cow.flush(),
+        Step::Read { .. } | Step::Copy { .. } => Ok(()),
+    }
+}
+
+fn run_on_origin(origin: &Node, step: &Step) -> Result<()> {
+    match step {
+        Step::Write { offset, data, .. } => origin.write(&[IoSlice::new(data)], *offset),
+        Step::WriteZeroes { range, unmap, .. } => origin.write_zeroes(*range, *unmap),
+        Step::Discard { range, .. } => origin.discard(*range),
+        Step::SetSize { size, .. } => origin.set_size(*size),
+        Step::Flush { .. } => origin.flush(),
+        Step::Read { .. } | Step::Copy { .. } => Ok(()),
     }
 }
 
