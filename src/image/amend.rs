@@ -61,8 +61,7 @@ impl Image {
     /// [`ErrorKind::InvalidArgument`] for changes that contradict each other or the image; what looking at the new origin gives;
     /// [`ErrorKind::Busy`] while a merge or the like is under way; else as [`Image::flush`].
     pub fn amend(&self, amend: &Amend) -> Result<()> {
-        self.inner.check_writable()?;
-        let _job = self.inner.begin_job()?;
+        let _job = self.inner.begin_change()?;
         let top = self.top();
         let named = |error: Error| error.with_path(top.cow.name());
         let old = top.facts().descriptor().cloned();

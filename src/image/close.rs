@@ -21,8 +21,7 @@ impl Image {
     /// # Errors
     /// As [`Image::flush`]. [`ErrorKind::Busy`](crate::ErrorKind::Busy) while a merge or the like is under way.
     pub fn make_empty(&self) -> Result<()> {
-        self.inner.check_writable()?;
-        let _job = self.inner.begin_job()?;
+        let _job = self.inner.begin_change()?;
         let _closed = self.inner.gate.close();
         let top = self.top();
         top.flush()?;

@@ -86,7 +86,7 @@ impl Layer {
 
     fn flush_round(&self) -> Result<()> {
         if self.origin_written.load(Ordering::Acquire) {
-            self.origin.flush()?;
+            self.latching(self.origin.flush())?;
         }
         // A plan that failed for want of space comes back as it was; what completed since needs a second one. More are not needed: what
         // completes while they run belongs to a later flush.
@@ -101,16 +101,18 @@ impl Layer {
                 }
                 Commit::Wait => self.changed.wait(seen),
                 Commit::Clean if plans > 0 => break,
-                Commit::Clean => {
-                    let result = self.cow.flush();
-                    return result.inspect_err(|error| {
-                        if let Ok(mut store) = self.store_mut() {
-                            store.fail(error);
-                        }
-                    });
-                }
+                Commit::Clean => return self.latching(self.cow.flush()),
             }
         }
         Ok(())
+    }
+
+    /// After a failed flush nobody knows what is durable, and the next one that succeeds would not tell: the store takes no more writes.
+    fn latching(&self, flushed: Result<()>) -> Result<()> {
+        flushed.inspect_err(|error| {
+            if let Ok(mut store) = self.store_mut() {
+                store.fail(error);
+            }
+        })
     }
 }

@@ -9,7 +9,7 @@ use super::layer::Layer;
 use super::open::MAX_DEPTH;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{Descriptor, Header};
-use crate::store::{Status, Usage};
+use crate::store::{OverflowMode, State, Status, Usage};
 use crate::units::{ByteRange, ChunkSize, CowChunk, OriginChunk};
 
 /// An open image: a COW layer over its origins.
@@ -37,7 +37,7 @@ pub(super) struct Inner {
     pub(super) closed: AtomicBool,
     /// Whether files that a snapshot adds are opened with O_DIRECT.
     pub(super) direct: bool,
-    pub(super) overflow: crate::store::OverflowMode,
+    pub(super) overflow: OverflowMode,
     warnings: Mutex<Vec<String>>,
 }
 
@@ -115,6 +115,18 @@ impl Inner {
         }
         Ok(JobSlot(Arc::clone(self)))
     }
+
+    /// Begins a job that needs the layer to itself: after a merge that failed, writes still go to the origin.
+    pub(super) fn begin_change(self: &Arc<Inner>) -> Result<JobSlot> {
+        self.check_writable()?;
+        let job = self.begin_job()?;
+        let top = self.tops.top();
+        if top.store()?.state() != State::MergeFailed {
+            return Ok(job);
+        }
+        let message = "an earlier merge failed: merge again, or close the image and open it again";
+        Err(Error::new(ErrorKind::MergeFailed, message).with_path(top.cow.name()))
+    }
 }
 
 impl Image {
@@ -122,7 +134,7 @@ impl Image {
         top: Arc<Layer>,
         writable: bool,
         direct: bool,
-        overflow: crate::store::OverflowMode,
+        overflow: OverflowMode,
         warnings: Vec<String>,
     ) -> Image {
         let inner = Inner {

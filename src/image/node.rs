@@ -3,7 +3,7 @@
 use std::io::{IoSlice, IoSliceMut};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::bufs::{total_mut, with_part_mut};
 use super::copy;
@@ -30,6 +30,8 @@ pub(crate) struct RawOrigin {
     pub(crate) path: Option<PathBuf>,
     /// Its size. Our lock keeps others from changing it, so it need not be asked for at each read.
     size: AtomicU64,
+    /// A flush failed: what a merge wrote may be lost, and a later flush that succeeds would not tell.
+    failed: AtomicBool,
 }
 
 impl RawOrigin {
@@ -39,6 +41,7 @@ impl RawOrigin {
             storage,
             path,
             size,
+            failed: AtomicBool::new(false),
         })
     }
 
@@ -50,6 +53,28 @@ impl RawOrigin {
         self.storage.set_size(size)?;
         self.size.store(size, Ordering::Release);
         Ok(())
+    }
+
+    fn check(&self) -> Result<()> {
+        if !self.failed.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let message = "a flush of this origin failed: open the image again to write";
+        Err(Error::new(ErrorKind::PreviousIo, message).with_path(self.storage.name()))
+    }
+
+    fn write(&self, bufs: &[IoSlice<'_>], offset: u64) -> Result<()> {
+        self.check()?;
+        self.storage.write_vectored_at(bufs, offset)
+    }
+
+    fn flush(&self) -> Result<()> {
+        self.check()?;
+        self.storage.flush().inspect_err(|error| {
+            if error.kind() != ErrorKind::NoSpace {
+                self.failed.store(true, Ordering::Release);
+            }
+        })
     }
 
     fn read(&self, bufs: &mut [IoSliceMut<'_>], offset: u64, wanted: u64) -> Result<()> {
@@ -110,7 +135,7 @@ impl Node {
     pub(crate) fn write(&self, bufs: &[IoSlice<'_>], offset: u64) -> Result<()> {
         match self {
             Node::Zeros => Err(nothing_to_write()),
-            Node::Raw(raw) => raw.storage.write_vectored_at(bufs, offset),
+            Node::Raw(raw) => raw.write(bufs, offset),
             Node::Layer(layer) => layer.write(bufs, offset),
         }
     }
@@ -145,7 +170,7 @@ impl Node {
     pub(crate) fn flush(&self) -> Result<()> {
         match self {
             Node::Zeros => Ok(()),
-            Node::Raw(raw) => raw.storage.flush(),
+            Node::Raw(raw) => raw.flush(),
             Node::Layer(layer) => layer.flush(),
         }
     }

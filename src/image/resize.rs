@@ -13,8 +13,7 @@ impl Image {
     /// [`ErrorKind::InvalidArgument`] for a size that no disk has, for shrinking that was not allowed, and for a bare store, whose size is not
     /// its own; [`ErrorKind::Busy`] while a merge or the like is under way; else as [`Image::flush`].
     pub fn resize(&self, size: u64, shrink_allowed: bool) -> Result<()> {
-        self.inner.check_writable()?;
-        let _job = self.inner.begin_job()?;
+        let _job = self.inner.begin_change()?;
         let _closed = self.inner.gate.close();
         let top = self.top();
         let old = top.virtual_size();

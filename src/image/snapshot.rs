@@ -93,8 +93,7 @@ impl Image {
         make: impl FnOnce(FormatOptions) -> Result<(SharedStorage, Option<PathBuf>)>,
     ) -> Result<()> {
         let inner = &self.inner;
-        inner.check_writable()?;
-        let _job = inner.begin_job()?;
+        let _job = inner.begin_change()?;
         check_depth(self.top())?;
         // Most of what has to be flushed is flushed while writes go on.
         self.top().flush()?;

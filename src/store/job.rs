@@ -73,6 +73,15 @@ impl Job {
         }
     }
 
+    /// Whether a plan of the present phase, once tried, leaves it unknown what the metadata on disk says until it has succeeded.
+    fn changes_metadata(&self) -> bool {
+        match self {
+            Job::Merge(job) => job.changes_metadata(),
+            Job::Resize(job) => job.changes_metadata(),
+            Job::Drop(_) | Job::Descriptor(_) | Job::Empty(_) | Job::Invalidate(_) => true,
+        }
+    }
+
     /// Whether the log must not grow at the moment.
     fn edits_log(&self) -> bool {
         match self {
@@ -131,6 +140,9 @@ impl Store {
         }
         if let Some(job) = self.job.take() {
             job.cancelled(self);
+            if std::mem::take(&mut self.job_unsure) && self.state != State::Invalid {
+                self.state = State::Failed;
+            }
         }
         Ok(())
     }
@@ -172,15 +184,18 @@ impl Store {
         };
         match outcome {
             Ok(()) => {
+                self.job_unsure = false;
                 let result = job.done(self, plan);
                 self.job = Some(job);
                 result
             }
             Err(error) if error.kind() == ErrorKind::NoSpace => {
+                self.job_unsure = job.changes_metadata();
                 self.job = Some(job);
                 Err(error)
             }
             Err(error) => {
+                self.job_unsure = false;
                 job.failed(self, &error);
                 Err(error)
             }

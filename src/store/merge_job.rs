@@ -98,6 +98,10 @@ impl MergeJob {
         !matches!(self.phase, Phase::Quiesce)
     }
 
+    pub(crate) fn changes_metadata(&self) -> bool {
+        matches!(self.phase, Phase::Clear { .. })
+    }
+
     pub(crate) fn next(&mut self, store: &mut Store) -> Result<Progress> {
         if store.state != State::Merging {
             store.check_writable()?;

@@ -96,6 +96,13 @@ impl ResizeJob {
         }
     }
 
+    pub(crate) fn changes_metadata(&self) -> bool {
+        matches!(
+            self.phase,
+            Phase::DropLeftovers(_) | Phase::Descriptor(_) | Phase::DropTail(_)
+        )
+    }
+
     pub(crate) fn next(&mut self, store: &mut Store) -> Result<Progress> {
         loop {
             let progress = match &mut self.phase {

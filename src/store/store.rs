@@ -66,6 +66,8 @@ pub struct Store {
     pub(crate) job: Option<Job>,
     /// The job's plan that the host has.
     pub(crate) job_plan: Option<u64>,
+    /// The job's last plan was to change metadata and failed for want of space.
+    pub(crate) job_unsure: bool,
     /// Old chunks that a merge is copying, sorted.
     pub(crate) merging: Vec<u64>,
     pub(crate) invalidation_due: bool,
@@ -122,6 +124,7 @@ impl Store {
             reclaim: None,
             job: None,
             job_plan: None,
+            job_unsure: false,
             merging: Vec::new(),
             invalidation_due: false,
             next_plan: 1,
