@@ -1,4 +1,5 @@
 //! An image behaves as a disk: what was written is read, through flushes, reopening, snapshots, merges and changes of size.
+#![allow(clippy::unwrap_used, reason = "a failed test is to stop")]
 
 mod image_common;
 

@@ -2,6 +2,7 @@
 //!
 //! Every change of the files is recorded while random operations run. Then states are rebuilt that a power cut could have left at each
 //! point, with any of the unflushed changes lost or torn, and opened.
+#![allow(clippy::unwrap_used, reason = "a failed test is to stop")]
 
 mod image_common;
 #[path = "image_common/world.rs"]
@@ -215,7 +216,7 @@ impl Trace {
             .collect();
         let image = open_chain(&left[..=layers], self.bare);
         let found = contents(&image);
-        let what = format!("{cut:?} in {}..{ended}", durable);
+        let what = format!("{cut:?} in {durable}..{ended}");
         self.compare(&found, possible, &what);
         if !go_on {
             drop(image);

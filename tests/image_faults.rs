@@ -1,5 +1,6 @@
 //! Any call on any file may fail: the image then shows old or new bytes and nothing else, lack of space passes, and after reopening all
 //! that was flushed is there.
+#![allow(clippy::unwrap_used, reason = "a failed test is to stop")]
 
 mod image_common;
 #[path = "image_common/world.rs"]

@@ -1,4 +1,5 @@
 //! Random operations on a chain of layers, compared with plain bytes after each of them.
+#![allow(clippy::unwrap_used, reason = "a failed test is to stop")]
 
 mod image_common;
 #[path = "image_common/world.rs"]

@@ -1,5 +1,6 @@
 //! Threads: no lock is held while data moves, two first writes of one chunk are one exception, and what is written beside a merge or a
 //! snapshot is not lost.
+#![allow(clippy::unwrap_used, reason = "a failed test is to stop")]
 
 mod image_common;
 
