@@ -28,7 +28,15 @@ impl Image {
         let origin = OriginFacts::find(path, options).map_err(named)?;
         let format = options.format(origin.as_ref()).map_err(named)?;
         if options.on_existing && path.exists() {
-            let storage: SharedStorage = Arc::new(FileOptions::new().writable(true).open(path)?);
+            let storage = open_file(path, true, false)?;
+            if origin
+                .as_ref()
+                .is_some_and(|origin| origin.is_file(storage.file_id()))
+            {
+                let message = "cannot be its own origin";
+                return Err(named(Error::new(ErrorKind::InvalidArgument, message)));
+            }
+            storage.lock(LockMode::Writer)?;
             return format_storage(&storage, format);
         }
         create_file(path, format).map(drop)
@@ -174,8 +182,8 @@ pub(super) fn random_uuid() -> Result<Uuid> {
 pub(super) struct OriginFacts {
     pub(super) uuid: Option<Uuid>,
     pub(super) size: u64,
-    /// Held so that nobody changes the origin meanwhile, and that it is not the file that is about to be overwritten.
-    _storage: Option<SharedStorage>,
+    /// Held so that nobody changes the origin meanwhile.
+    storage: Option<SharedStorage>,
 }
 
 impl OriginFacts {
@@ -183,8 +191,13 @@ impl OriginFacts {
         OriginFacts {
             uuid,
             size,
-            _storage: None,
+            storage: None,
         }
+    }
+
+    fn is_file(&self, id: Option<(u64, u64)>) -> bool {
+        let own = self.storage.as_ref().and_then(|storage| storage.file_id());
+        own.is_some() && own == id
     }
 
     fn find(layer: &Path, options: &CreateOptions) -> Result<Option<OriginFacts>> {
@@ -209,7 +222,7 @@ impl OriginFacts {
             return Ok(OriginFacts {
                 uuid: None,
                 size,
-                _storage: Some(storage),
+                storage: Some(storage),
             });
         }
         let options = LoadOptions {
@@ -231,7 +244,7 @@ impl OriginFacts {
         Ok(OriginFacts {
             uuid,
             size,
-            _storage: Some(Arc::clone(&storage)),
+            storage: Some(Arc::clone(&storage)),
         })
     }
 }
