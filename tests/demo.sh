@@ -100,7 +100,7 @@ dmsnap compare -f dmsnap -F raw small.dms changed.raw
 dmsnap convert -f dmsnap -O raw small.dms small.raw
 verify_file small.raw /new.txt new.txt
 
-say "The same file is a device-mapper COW device. For the kernel (these lines need root, so they are only shown):"
-dmsnap table small.dms --origin-dev /dev/loop0 --cow-dev /dev/loop1
+say "The same file is a COW device for the kernel. What root would type (only shown here):"
+dmsnap table small.dms --origin-dev /dev/loop0 --cow-dev /dev/loop1 --cover
 
 printf '\ndemo: all verified\n'
