@@ -171,6 +171,69 @@ fn test_unsafe_code_stands_only_at_the_borders() {
     report(&violations);
 }
 
+/// The exported functions of a file, with whether the body is one call of a guard and nothing else.
+fn exported_functions(text: &str) -> Vec<(usize, String, bool)> {
+    let word = |text: &str| Token::Word(text.to_owned());
+    let tokens = tokens(text);
+    let mut found = Vec::new();
+    for (index, window) in tokens.windows(3).enumerate() {
+        let [(line, external), (_, function), (_, Token::Word(name))] = window else {
+            continue;
+        };
+        let exported = *external == word("extern") && *function == word("fn");
+        if !exported || !name.starts_with("dmsnap_") {
+            continue;
+        }
+        let mut body = tokens[index..].iter().map(|(_, token)| token).peekable();
+        body.find(|token| **token == Token::Symbol('{'));
+        let mut first = body.next();
+        while body.next_if_eq(&&Token::PathSeparator).is_some() {
+            first = body.next();
+        }
+        let guarded = [word("guard"), word("guard_or")]
+            .iter()
+            .any(|guard| first == Some(guard));
+        // The call's closing parenthesis must end the body.
+        let mut depth = 0;
+        let mut rest = body.skip_while(|token| {
+            depth +=
+                i32::from(**token == Token::Symbol('(')) - i32::from(**token == Token::Symbol(')'));
+            depth > 0
+        });
+        rest.next();
+        let alone = rest.find(|token| **token != Token::Symbol(';')) == Some(&Token::Symbol('}'));
+        found.push((*line, name.clone(), guarded && alone));
+    }
+    found
+}
+
+#[test]
+fn test_every_exported_function_is_one_call_of_the_guard() {
+    let mut violations = Vec::new();
+    let mut count = 0;
+    for file in source_files().iter().filter(|file| file.is_in("ffi")) {
+        let functions = exported_functions(&file.text);
+        let marks = tokens(&file.text)
+            .iter()
+            .filter(|(_, token)| *token == Token::Word("no_mangle".to_owned()))
+            .count();
+        if marks != functions.len() {
+            violations.push(format!(
+                "src/{}: exports something that is no dmsnap_ function",
+                file.path
+            ));
+        }
+        count += functions.len();
+        for (line, name, guarded) in functions {
+            if !guarded {
+                violations.push(format!("src/{}:{line}: {name}", file.path));
+            }
+        }
+    }
+    assert!(count > 50, "only {count} exported functions were found");
+    report(&violations);
+}
+
 #[test]
 fn test_files_are_of_a_size_one_can_read() {
     let mut violations = Vec::new();
