@@ -294,6 +294,23 @@ fn test_a_full_file_system_gives_no_space_and_goes_on_after_space_was_added() {
 }
 
 #[test]
+fn test_a_file_system_without_direct_io_says_so_and_keeps_no_new_file() {
+    if !devices::available() {
+        return;
+    }
+    let file_system = SmallFileSystem::without_direct_io();
+    let path = file_system.root.join("file");
+    let options = FileOptions::new().direct(true).create_new(true);
+    let error = options.open(&path).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+    assert!(!path.exists());
+    fs::write(&path, b"kept").unwrap();
+    let error = FileOptions::new().direct(true).open(&path).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+    assert_eq!(fs::read(&path).unwrap(), b"kept");
+}
+
+#[test]
 fn test_a_block_device_in_use_is_busy_for_writers_only() {
     if !devices::available() {
         return;

@@ -4,6 +4,7 @@ mod counting;
 mod fault;
 mod gate;
 mod hooked;
+mod operation;
 mod power_cut;
 mod recording;
 
@@ -11,5 +12,6 @@ pub use counting::{Counting, CountingStorage};
 pub use fault::{Fault, FaultStorage, Faults};
 pub use gate::{Gate, GateStorage, Gates};
 pub use hooked::{Call, CallKinds, Hook, Hooked, Verdict};
+pub use operation::Operation;
 pub use power_cut::{Kept, PowerCut};
-pub use recording::{Operation, Recorder, RecordingStorage};
+pub use recording::{Recorder, RecordingStorage};

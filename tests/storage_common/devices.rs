@@ -90,6 +90,15 @@ pub(crate) struct SmallFileSystem {
 
 impl SmallFileSystem {
     pub(crate) fn new(size: u64) -> SmallFileSystem {
+        SmallFileSystem::mount(size, "^has_journal", "rw")
+    }
+
+    /// One that journals data too, and so does no direct I/O.
+    pub(crate) fn without_direct_io() -> SmallFileSystem {
+        SmallFileSystem::mount(16 << 20, "has_journal", "data=journal")
+    }
+
+    fn mount(size: u64, feature: &str, option: &str) -> SmallFileSystem {
         let device = LoopDevice::new(size, 512);
         let mount_point = scratch();
         let (node, root) = (
@@ -98,9 +107,9 @@ impl SmallFileSystem {
         );
         run(
             "mkfs.ext4",
-            &["-q", "-b", "1024", "-m", "0", "-O", "^has_journal", node],
+            &["-q", "-b", "1024", "-m", "0", "-O", feature, node],
         );
-        run("mount", &["-t", "ext4", node, root]);
+        run("mount", &["-t", "ext4", "-o", option, node, root]);
         SmallFileSystem {
             root: root.into(),
             mount_point,

@@ -18,6 +18,8 @@ pub(crate) struct Host {
     pub(crate) alignment: HostAlignment,
     /// Whether it offers more than the four callbacks that are needed.
     pub(crate) complete: bool,
+    /// The errno that all transfers and flushes end with.
+    pub(crate) fails: Option<i32>,
     pub(crate) transfers: Arc<AtomicUsize>,
 }
 
@@ -29,6 +31,7 @@ impl Host {
             interrupted: usize::MAX,
             alignment: HostAlignment::default(),
             complete: true,
+            fails: None,
             transfers: Arc::default(),
         }
     }
@@ -38,6 +41,7 @@ impl Host {
         offset: u64,
         lens: &mut dyn Iterator<Item = (usize, usize)>,
     ) -> io::Result<usize> {
+        self.flush()?;
         let count = self.transfers.fetch_add(1, Ordering::Relaxed);
         if count % self.interrupted == self.interrupted - 1 {
             return Err(io::Error::from_raw_os_error(libc::EINTR));
@@ -101,7 +105,8 @@ impl HostCallbacks for Host {
     }
 
     fn flush(&self) -> io::Result<()> {
-        Ok(())
+        self.fails
+            .map_or(Ok(()), |errno| Err(io::Error::from_raw_os_error(errno)))
     }
 
     fn size(&self) -> io::Result<u64> {

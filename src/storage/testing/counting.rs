@@ -61,3 +61,34 @@ impl CountingStorage {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::{MemoryStorage, Storage};
+    use crate::units::ByteRange;
+    use std::sync::Arc;
+
+    #[test]
+    fn test_calls_and_bytes_are_counted_by_kind() {
+        let storage = CountingStorage::new(Arc::new(MemoryStorage::new()));
+        storage.write_at(&[1; 100], 0).unwrap();
+        storage.write_at(&[1; 50], 0).unwrap();
+        storage.write_zeroes(ByteRange::new(0, 7), true).unwrap();
+        storage.read_at(&mut [0; 3], 0).unwrap();
+        storage.flush().unwrap();
+        assert_eq!(storage.calls(CallKinds::WRITE), 2);
+        assert_eq!(storage.bytes(CallKinds::WRITE), 150);
+        assert_eq!(storage.bytes(CallKinds::MUTATING), 157);
+        assert_eq!(
+            (
+                storage.calls(CallKinds::READ),
+                storage.bytes(CallKinds::READ)
+            ),
+            (1, 3)
+        );
+        assert_eq!(storage.calls(CallKinds::all()), 5);
+        storage.reset();
+        assert_eq!(storage.calls(CallKinds::all()), 0);
+    }
+}

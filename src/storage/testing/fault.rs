@@ -121,3 +121,69 @@ impl FaultStorage {
         self.hook.fired.load(Ordering::Relaxed)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ErrorKind;
+    use crate::storage::{MemoryStorage, Storage};
+    use crate::units::ByteRange;
+    use std::sync::Arc;
+
+    fn faulty() -> FaultStorage {
+        FaultStorage::new(Arc::new(MemoryStorage::with_size(4096)))
+    }
+
+    #[test]
+    fn test_the_nth_call_of_the_kinds_fails_once() {
+        let storage = faulty();
+        storage.arm(
+            Fault::on(CallKinds::WRITE | CallKinds::FLUSH)
+                .nth(3)
+                .errno(libc::ENOSPC),
+        );
+        storage.write_at(&[1; 8], 0).unwrap();
+        storage.read_at(&mut [0; 8], 0).unwrap();
+        storage.flush().unwrap();
+        let error = storage.write_at(&[2; 8], 16).unwrap_err();
+        assert_eq!(
+            (error.kind(), error.errno()),
+            (ErrorKind::NoSpace, libc::ENOSPC)
+        );
+        assert_eq!((error.path(), error.offset()), (Some("memory"), Some(16)));
+        let mut back = [9; 8];
+        storage.read_at(&mut back, 16).unwrap();
+        assert_eq!(back, [0; 8], "nothing was written");
+        storage.write_at(&[2; 8], 16).unwrap();
+        assert_eq!(storage.fired(), 1);
+    }
+
+    #[test]
+    fn test_a_fault_for_ever_lasts_until_disarmed() {
+        let storage = faulty();
+        storage.arm(Fault::on(CallKinds::IO).nth(2).forever());
+        storage.flush().unwrap();
+        for _ in 0..3 {
+            assert_eq!(storage.flush().unwrap_err().kind(), ErrorKind::Io);
+            assert!(storage.read_at(&mut [0; 1], 0).is_err());
+        }
+        storage.size().unwrap();
+        storage.disarm();
+        storage.flush().unwrap();
+        assert_eq!(storage.fired(), 6);
+    }
+
+    #[test]
+    fn test_a_fault_can_let_a_beginning_through() {
+        let storage = faulty();
+        storage.write_at(&[1; 2000], 0).unwrap();
+        storage.arm(Fault::on(CallKinds::WRITE).after_bytes(512));
+        storage.arm(Fault::on(CallKinds::WRITE_ZEROES).after_bytes(100));
+        assert!(storage.write_at(&[2; 1500], 100).is_err());
+        assert!(storage.write_zeroes(ByteRange::new(0, 1000), true).is_err());
+        let mut back = [0; 2000];
+        storage.read_at(&mut back, 0).unwrap();
+        let expected = [vec![0; 100], vec![2; 512], vec![1; 1388]].concat();
+        assert!(back[..] == expected);
+    }
+}

@@ -149,3 +149,49 @@ impl GateStorage {
         Gate(gate)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::{MemoryStorage, Storage};
+    use std::thread;
+
+    #[test]
+    fn test_a_held_write_waits_while_others_pass() {
+        let storage = GateStorage::new(Arc::new(MemoryStorage::with_size(8192)));
+        let gate = storage.hold(CallKinds::WRITE, ByteRange::new(0, 4096));
+        thread::scope(|scope| {
+            let held = scope.spawn(|| storage.write_at(&[1; 10], 4090));
+            gate.wait_for(1);
+            storage.write_at(&[2; 10], 4096).unwrap();
+            let mut back = [9; 20];
+            storage.read_at(&mut back, 4086).unwrap();
+            assert_eq!((back[4], back[10], back[19]), (0, 2, 2));
+            assert!(!held.is_finished());
+            gate.release();
+            held.join().unwrap().unwrap();
+            storage.read_at(&mut back, 4086).unwrap();
+            assert_eq!((back[4], back[10], back[19]), (1, 1, 2));
+        });
+        storage.write_at(&[3; 10], 0).unwrap();
+    }
+
+    #[test]
+    fn test_a_call_can_be_held_after_it_was_done() {
+        let storage = GateStorage::new(Arc::new(MemoryStorage::with_size(8192)));
+        let gate = storage.hold_return(CallKinds::WRITE | CallKinds::FLUSH, ByteRange::new(0, 1));
+        thread::scope(|scope| {
+            let write = scope.spawn(|| storage.write_at(&[1; 10], 0));
+            let flush = scope.spawn(|| storage.flush());
+            gate.wait_for(2);
+            let mut back = [9; 10];
+            storage.read_at(&mut back, 0).unwrap();
+            assert_eq!(back, [1; 10]);
+            assert!(!write.is_finished() && !flush.is_finished());
+            assert_eq!(gate.arrived(), 2);
+            drop(gate);
+            write.join().unwrap().unwrap();
+            flush.join().unwrap().unwrap();
+        });
+    }
+}
