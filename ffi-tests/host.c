@@ -1,5 +1,4 @@
 /* See host.h. */
-#define _GNU_SOURCE
 #include "host.h"
 
 #include <errno.h>
@@ -205,16 +204,12 @@ int host_format(const char *path, uint64_t chunk_size, const dmsnap_descriptor *
     return result;
 }
 
-static int load(struct host *host, const dmsnap_load_options *options)
+int host_load_with(struct host *host, dmsnap_loader *loader)
 {
-    dmsnap_loader *loader;
     dmsnap_plan *plan = NULL;
     uint64_t flushes = 0;
-    int result = dmsnap_loader_new(options, &loader);
+    int result;
 
-    if (result != 0) {
-        return result;
-    }
     while ((result = dmsnap_loader_next_plan(loader, &plan)) == 0 && plan != NULL) {
         result = run_steps(host->cow, -1, plan, &flushes);
         if (result != 0) {
@@ -231,6 +226,14 @@ static int load(struct host *host, const dmsnap_load_options *options)
         return result;
     }
     return dmsnap_loader_finish(loader, &host->store);
+}
+
+static int load(struct host *host, const dmsnap_load_options *options)
+{
+    dmsnap_loader *loader;
+    int result = dmsnap_loader_new(options, &loader);
+
+    return result != 0 ? result : host_load_with(host, loader);
 }
 
 static int size_of_fd(int fd, uint64_t *size)

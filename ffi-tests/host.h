@@ -32,6 +32,8 @@ struct host {
 /* All return 0 or a negative errno. */
 int host_format(const char *path, uint64_t chunk_size, const dmsnap_descriptor *descriptor);
 int host_open(struct host *host, const char *cow, const char *origin, bool writable);
+/* Takes the loader over and gives the store. */
+int host_load_with(struct host *host, dmsnap_loader *loader);
 int host_read(struct host *host, void *buffer, uint64_t len, uint64_t offset);
 int host_write(struct host *host, const void *buffer, uint64_t len, uint64_t offset);
 /* NULL as the buffer of a write: zeros. */

@@ -38,7 +38,7 @@ static inline int finish(void)
     do {                                                                                           \
         int result_ = (call);                                                                      \
         if (result_ != 0) {                                                                        \
-            fprintf(stderr, "%s:%d: " #call ": %s (%s)\n", __FILE__, __LINE__,                     \
+            fprintf(stderr, "%s:%d: %s: %s (%s)\n", __FILE__, __LINE__, #call,                      \
                     dmsnap_last_error_message(), strerror(-result_));                              \
             exit(1);                                                                               \
         }                                                                                          \

@@ -1589,10 +1589,10 @@ int dmsnap_create_options_set_origin(struct dmsnap_create_options *options,
                                      uint32_t format);
 
 /**
- * What to record as the origin's UUID (NULL: unknown) and size in bytes, instead of opening the origin to find out.
+ * What to record as the origin's UUID (16 bytes; NULL or zeros: unknown) and size in bytes, instead of opening the origin to find out.
  */
 int dmsnap_create_options_set_origin_identity(struct dmsnap_create_options *options,
-                                              const uint8_t (*uuid)[16],
+                                              const uint8_t *uuid,
                                               uint64_t size);
 
 /**
@@ -1602,10 +1602,9 @@ int dmsnap_create_options_set_bare(struct dmsnap_create_options *options,
                                    bool bare);
 
 /**
- * Identity of the new image, instead of a random one.
+ * Identity of the new image, 16 bytes that are not all zero, instead of a random one.
  */
-int dmsnap_create_options_set_uuid(struct dmsnap_create_options *options,
-                                   const uint8_t (*uuid)[16]);
+int dmsnap_create_options_set_uuid(struct dmsnap_create_options *options, const uint8_t *uuid);
 
 /**
  * Whether a file or block device that exists may be used. Its content is lost.
@@ -1991,10 +1990,11 @@ int dmsnap_check_reader_finish(struct dmsnap_check_reader *reader,
                                struct dmsnap_check_report **out);
 
 /**
- * A descriptor for an image of `virtual_size` bytes, a multiple of 512, with this UUID. The store sets the generation.
+ * A descriptor for an image of `virtual_size` bytes, a multiple of 512, with this UUID of 16 bytes that are not all zero. The store sets
+ * the generation.
  */
 int dmsnap_descriptor_new(uint64_t virtual_size,
-                          const uint8_t (*uuid)[16],
+                          const uint8_t *uuid,
                           struct dmsnap_descriptor **out);
 
 /**
@@ -2019,13 +2019,13 @@ const char *dmsnap_descriptor_origin_name(const struct dmsnap_descriptor *descri
 const char *dmsnap_descriptor_origin_format(const struct dmsnap_descriptor *descriptor);
 
 /**
- * Sets name, format name, UUID and size in bytes of the origin. A NULL name stands for no origin, a NULL UUID for an unknown one. At
+ * Sets name, format name, UUID and size in bytes of the origin. A NULL name stands for no origin, a UUID that is NULL or zero for an unknown one. At
  * most 1023 bytes of name, UTF-8.
  */
 int dmsnap_descriptor_set_origin(struct dmsnap_descriptor *descriptor,
                                  const char *name,
                                  const char *format,
-                                 const uint8_t (*uuid)[16],
+                                 const uint8_t *uuid,
                                  uint64_t size);
 
 /**

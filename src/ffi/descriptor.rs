@@ -5,7 +5,7 @@ use std::mem::{MaybeUninit, offset_of};
 use std::ptr::null;
 
 use super::guard::{guard, guard_or};
-use super::handle::{Growing, Output, need, text, to_c};
+use super::handle::{Growing, Output, need, text, to_c, uuid};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{Descriptor, IncompatibleFeatures, Uuid};
 
@@ -59,21 +59,23 @@ unsafe impl Growing for dmsnap_descriptor_info {
     const LEAST: usize = offset_of!(dmsnap_descriptor_info, origin_uuid) + size_of::<[u8; 16]>();
 }
 
-/// A descriptor for an image of `virtual_size` bytes, a multiple of 512, with this UUID. The store sets the generation.
+/// A descriptor for an image of `virtual_size` bytes, a multiple of 512, with this UUID of 16 bytes that are not all zero. The store sets
+/// the generation.
 #[unsafe(no_mangle)]
-pub extern "C" fn dmsnap_descriptor_new(
+pub unsafe extern "C" fn dmsnap_descriptor_new(
     virtual_size: u64,
-    uuid: Option<&[u8; 16]>,
+    uuid: *const u8,
     out: Option<&mut MaybeUninit<Box<dmsnap_descriptor>>>,
 ) -> c_int {
     guard(|| {
-        let uuid = *need(uuid, "uuid")?;
+        // SAFETY: the contract with C.
+        let uuid = need(unsafe { self::uuid(uuid) }, "uuid")?;
         let descriptor = Descriptor {
             generation: 1,
             incompatible: IncompatibleFeatures::empty(),
             compatible: 0,
             virtual_size,
-            uuid: Uuid(uuid),
+            uuid,
             origin_uuid: None,
             origin_size: 0,
             origin_name: None,
@@ -139,14 +141,14 @@ fn pointer(text: Option<&CString>) -> *const c_char {
     text.map_or(null(), |text| text.as_ptr())
 }
 
-/// Sets name, format name, UUID and size in bytes of the origin. A NULL name stands for no origin, a NULL UUID for an unknown one. At
+/// Sets name, format name, UUID and size in bytes of the origin. A NULL name stands for no origin, a UUID that is NULL or zero for an unknown one. At
 /// most 1023 bytes of name, UTF-8.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dmsnap_descriptor_set_origin(
     descriptor: Option<&mut dmsnap_descriptor>,
     name: *const c_char,
     format: *const c_char,
-    uuid: Option<&[u8; 16]>,
+    uuid: *const u8,
     size: u64,
 ) -> c_int {
     guard(|| {
@@ -160,7 +162,8 @@ pub unsafe extern "C" fn dmsnap_descriptor_set_origin(
         let mut changed = descriptor.get().clone();
         changed.origin_name = name.map(str::to_owned);
         changed.origin_format = format.map(str::to_owned);
-        changed.origin_uuid = uuid.map(|uuid| Uuid(*uuid)).filter(|uuid| !uuid.is_nil());
+        // SAFETY: the contract with C.
+        changed.origin_uuid = unsafe { self::uuid(uuid) };
         changed.origin_size = size;
         changed.encode()?;
         *descriptor = *dmsnap_descriptor::give(&changed);

@@ -5,6 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::format::Uuid;
 use crate::units::ByteRange;
 
 /// What must not be NULL.
@@ -67,6 +68,16 @@ unsafe fn c_string<'a>(pointer: *const c_char, what: &str) -> Result<&'a CStr> {
     }
     // SAFETY: not NULL, and the caller's promise.
     Ok(unsafe { CStr::from_ptr(pointer) })
+}
+
+/// A UUID, 16 bytes; none where it is NULL or zero, which means unknown.
+///
+/// # Safety
+/// `pointer` is NULL or points at 16 bytes.
+pub(super) unsafe fn uuid(pointer: *const u8) -> Option<Uuid> {
+    // SAFETY: the caller's promise; bytes need no alignment.
+    let bytes = unsafe { pointer.cast::<[u8; 16]>().as_ref() }?;
+    Some(Uuid(*bytes)).filter(|uuid| !uuid.is_nil())
 }
 
 /// A text as C takes it. What we hand out comes from files and names, where a NUL cannot be kept.

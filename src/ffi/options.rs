@@ -4,12 +4,11 @@ use std::ffi::{c_char, c_int};
 use std::sync::Arc;
 
 use super::guard::{guard, guard_or};
-use super::handle::{need, path, text};
+use super::handle::{need, path, text, uuid};
 use super::image::dmsnap_image;
 use super::storage::dmsnap_storage;
 use super::values::{format, origin_choice, overflow_mode};
 use crate::error::Result;
-use crate::format::Uuid;
 use crate::image::{CreateOptions, OpenOptions, OriginChoice};
 use crate::units::ChunkSize;
 
@@ -245,15 +244,16 @@ pub unsafe extern "C" fn dmsnap_create_options_set_origin(
     })
 }
 
-/// What to record as the origin's UUID (NULL: unknown) and size in bytes, instead of opening the origin to find out.
+/// What to record as the origin's UUID (16 bytes; NULL or zeros: unknown) and size in bytes, instead of opening the origin to find out.
 #[unsafe(no_mangle)]
-pub extern "C" fn dmsnap_create_options_set_origin_identity(
+pub unsafe extern "C" fn dmsnap_create_options_set_origin_identity(
     options: Option<&mut dmsnap_create_options>,
-    uuid: Option<&[u8; 16]>,
+    uuid: *const u8,
     size: u64,
 ) -> c_int {
     guard(|| {
-        let uuid = uuid.map(|uuid| Uuid(*uuid)).filter(|uuid| !uuid.is_nil());
+        // SAFETY: the contract with C.
+        let uuid = unsafe { self::uuid(uuid) };
         dmsnap_create_options::change(options, |options| Ok(options.origin_identity(uuid, size)))
     })
 }
@@ -267,14 +267,15 @@ pub extern "C" fn dmsnap_create_options_set_bare(
     guard(|| dmsnap_create_options::change(options, |options| Ok(options.bare(bare))))
 }
 
-/// Identity of the new image, instead of a random one.
+/// Identity of the new image, 16 bytes that are not all zero, instead of a random one.
 #[unsafe(no_mangle)]
-pub extern "C" fn dmsnap_create_options_set_uuid(
+pub unsafe extern "C" fn dmsnap_create_options_set_uuid(
     options: Option<&mut dmsnap_create_options>,
-    uuid: Option<&[u8; 16]>,
+    uuid: *const u8,
 ) -> c_int {
     guard(|| {
-        let uuid = Uuid(*need(uuid, "uuid")?);
+        // SAFETY: the contract with C.
+        let uuid = need(unsafe { self::uuid(uuid) }, "uuid")?;
         dmsnap_create_options::change(options, |options| Ok(options.uuid(uuid)))
     })
 }

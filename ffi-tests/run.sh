@@ -1,0 +1,179 @@
+#!/usr/bin/env bash
+# Builds the C and C++ programs of this directory against an installed copy of the library and runs them: linked shared and static,
+# under valgrind, and with AddressSanitizer. Compares the exported symbols with the header, and with what the programs use.
+#
+# `ffi-tests/run.sh [NAME...]` runs only the programs named. The last line counts; the exit status is 0 only if nothing failed.
+set -uo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+root=$PWD
+here=$root/ffi-tests
+target=${CARGO_TARGET_DIR:-$root/target}
+stage=$target/ffi-install
+work=$target/ffi-tests
+source "$here/programs.sh"
+
+passed=0
+failures=()
+
+# Runs a command as one test; its output is shown only if it fails.
+try() {
+    local name=$1 log=$work/log
+    shift
+    if "$@" > "$log" 2>&1; then
+        passed=$((passed + 1))
+    else
+        failures+=("$name")
+        echo "FAILED $name: $*"
+        tail -n 40 "$log"
+    fi
+}
+
+rm -rf "$stage" "$work"
+mkdir -p "$work"
+echo "ffi-tests: installing into $stage"
+if ! make install DESTDIR="$stage" PREFIX=/usr > "$work/install.log" 2>&1; then
+    tail -n 40 "$work/install.log"
+    echo "ffi-tests: 0 passed, 1 failed"
+    exit 1
+fi
+
+# Only what was installed is found: neither another dmsnap of this system nor the source tree.
+export PKG_CONFIG_LIBDIR=$stage/usr/lib/pkgconfig PKG_CONFIG_SYSROOT_DIR=$stage
+library=$stage/usr/lib/libdmsnap.so.0
+header=$stage/usr/include/dmsnap.h
+read -ra shared_flags <<< "$(pkg-config --cflags --libs dmsnap)"
+read -ra static_flags <<< "$(pkg-config --static --cflags --libs dmsnap)"
+# The linker takes the shared library where it finds both, so the static one is named.
+static_flags=("${static_flags[@]/#-ldmsnap/-l:libdmsnap.a}")
+
+strict=(-g -Wall -Wextra -Wpedantic -Werror)
+c_flags=(-std=c99 -D_XOPEN_SOURCE=700 "${strict[@]}")
+cxx_flags=(-std=c++17 "${strict[@]}")
+sanitize=(-fsanitize=address -fno-omit-frame-pointer)
+
+# compile OUTPUT SOURCES... -- FLAGS...
+compile() {
+    local output=$1 sources=() compiler=("${CC:-cc}" "${c_flags[@]}")
+    shift
+    while [ "$1" != -- ]; do
+        sources+=("$here/$1")
+        shift
+    done
+    shift
+    [[ ${sources[0]} != *.cpp ]] || compiler=("${CXX:-c++}" "${cxx_flags[@]}")
+    "${compiler[@]}" "${sources[@]}" -o "$output" "$@" -lpthread -ldl
+}
+
+# Each run has a directory of its own, so that no file of another one is met.
+in_directory() {
+    local directory=$work/run.$RANDOM$RANDOM status
+    mkdir -p "$directory"
+    (cd "$directory" && "$@")
+    status=$?
+    rm -rf "$directory"
+    return $status
+}
+
+run_shared() { LD_LIBRARY_PATH=$stage/usr/lib in_directory "$@"; }
+
+run_valgrind() {
+    run_shared valgrind --quiet --error-exitcode=99 --leak-check=full \
+        --errors-for-leak-kinds=definite,indirect,possible --show-leak-kinds=definite,indirect,possible "$@"
+}
+
+run_sanitized() { ASAN_OPTIONS=detect_leaks=1:abort_on_error=0 run_shared "$@"; }
+
+needs() { readelf -d "$1" | grep NEEDED; }
+
+is_linked_static() { ! needs "$1" | grep -q libdmsnap; }
+
+is_linked_shared() { needs "$1" | grep -q 'libdmsnap\.so\.0'; }
+
+# The sanitizer is in the program, not only on the command line.
+is_sanitized() { nm -D "$1" | grep -q __asan_init && needs "$1" | grep -q libasan; }
+
+program() {
+    local name=$1
+    shift
+    try "$name builds, shared" compile "$work/$name" "$@" -- "${shared_flags[@]}"
+    try "$name uses the shared library" is_linked_shared "$work/$name"
+    try "$name, shared" run_shared "$work/$name"
+    try "$name, valgrind" run_valgrind "$work/$name"
+    try "$name builds, static" compile "$work/$name.static" "$@" -- "${static_flags[@]}"
+    try "$name needs no shared library" is_linked_static "$work/$name.static"
+    try "$name, static" in_directory "$work/$name.static"
+    try "$name builds, sanitized" compile "$work/$name.asan" "$@" -- "${sanitize[@]}" "${shared_flags[@]}"
+    try "$name has the sanitizer" is_sanitized "$work/$name.asan"
+    try "$name, sanitized" run_sanitized "$work/$name.asan"
+}
+
+# Loads the library by itself, so it is linked with nothing.
+loader() {
+    local name=$1
+    shift
+    try "$name builds" compile "$work/$name" "$@" --
+    try "$name" run_shared "$work/$name"
+    try "$name, valgrind" run_valgrind "$work/$name"
+    try "$name builds, sanitized" compile "$work/$name.asan" "$@" -- "${sanitize[@]}"
+    try "$name, sanitized" run_sanitized "$work/$name.asan"
+}
+
+exported() { nm -D --defined-only "$library" | awk '{ print $3 }' | sort; }
+
+declared() { grep -Eo '^[a-z].*\bdmsnap_[a-z_0-9]+\(' "$header" | grep -Eo 'dmsnap_[a-z_0-9]+\($' | tr -d '(' | sort; }
+
+used() {
+    local name
+    for name in "${!programs[@]}"; do
+        nm -D --undefined-only "$work/$name" | awk '{ print $2 }' | grep '^dmsnap_'
+    done | sort -u
+}
+
+same() { diff "$1" "$2" && [ -s "$1" ]; }
+
+symbols() {
+    exported > "$work/exported"
+    declared > "$work/declared"
+    try "exported symbols are the header's functions" same "$work/declared" "$work/exported"
+    try "the SONAME is libdmsnap.so.0" grep -q 'SONAME.*\[libdmsnap.so.0\]' <(readelf -d "$library")
+    try "pkg-config tells the header's version" \
+        test "$(pkg-config --modversion dmsnap)" = "$(version_of_header)"
+}
+
+version_of_header() {
+    sed -n 's/^#define DMSNAP_VERSION_\(MAJOR\|MINOR\|PATCH\) //p' "$header" | paste -sd.
+}
+
+every_function() {
+    used > "$work/used"
+    try "every exported function is used by a program" same "$work/used" "$work/exported"
+}
+
+# The C program of the README, as a reader would build it. A disk of 1 GiB is sparse.
+readme() {
+    sed -n '/<!-- c-example-begin -->/,/<!-- c-example-end -->/p' README.md |
+        sed '/^<!--/d; /^```/d' > "$work/readme.c"
+    try "README's C program builds" "${CC:-cc}" "${strict[@]}" "$work/readme.c" -o "$work/readme" "${shared_flags[@]}"
+    try "README's C program" reads_again run_shared "$work/readme"
+    try "README's C program, valgrind" reads_again run_valgrind "$work/readme"
+}
+
+reads_again() { [ "$("$@")" = again ]; }
+
+if [ $# -gt 0 ]; then
+    names=("$@")
+else
+    mapfile -t names < <(printf '%s\n' "${!programs[@]}" | sort)
+    symbols
+    loader dlopen_thread dlopen_thread.c
+    readme
+fi
+for name in "${names[@]}"; do
+    read -ra sources <<< "${programs[$name]:?no program $name}"
+    program "$name" "${sources[@]}"
+done
+[ $# -gt 0 ] || every_function
+
+[ ${#failures[@]} -eq 0 ] || printf 'failed: %s\n' "${failures[@]}"
+echo "ffi-tests: $passed passed, ${#failures[@]} failed"
+[ ${#failures[@]} -eq 0 ]
