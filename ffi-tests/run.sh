@@ -81,16 +81,43 @@ run_valgrind() {
         --errors-for-leak-kinds=definite,indirect,possible --show-leak-kinds=definite,indirect,possible "$@"
 }
 
-run_sanitized() { ASAN_OPTIONS=detect_leaks=1:abort_on_error=0 run_shared "$@"; }
+# With the library that has the sanitizer too.
+run_sanitized() { ASAN_OPTIONS=detect_leaks=1 LD_LIBRARY_PATH=$work/sanitized in_directory "$@"; }
 
 needs() { readelf -d "$1" | grep NEEDED; }
 
-is_linked_static() { ! needs "$1" | grep -q libdmsnap; }
+is_linked_static() { [[ $(needs "$1") != *libdmsnap* ]]; }
 
-is_linked_shared() { needs "$1" | grep -q 'libdmsnap\.so\.0'; }
+is_linked_shared() { [[ $(needs "$1") == *libdmsnap.so.0* ]]; }
 
-# The sanitizer is in the program, not only on the command line.
-is_sanitized() { nm -D "$1" | grep -q __asan_init && needs "$1" | grep -q libasan; }
+# The sanitizer is in there, not only on the command line.
+is_sanitized() { [[ $(nm -D "$1") == *__asan_init* ]]; }
+
+# The same library with the sanitizer in its Rust code. The option is not a stable one of rustc, so it has to be unlocked.
+build_sanitized() {
+    local host
+    host=$(rustc -vV | sed -n 's/^host: //p')
+    RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address "${CARGO:-cargo}" rustc --locked --lib --crate-type cdylib \
+        --no-default-features --features capi --target "$host" --target-dir "$target/sanitized" &&
+        mkdir -p "$work/sanitized" &&
+        cp "$target/sanitized/$host/debug/libdmsnap.so" "$work/sanitized/libdmsnap.so.0"
+}
+
+# Runs what has to fail with these words.
+complains() {
+    local words=$1 output
+    shift
+    ! output=$("$@" 2>&1) && [[ $output == *"$words"* ]]
+}
+
+tools() {
+    try "the library builds with the sanitizer" build_sanitized
+    try "the library has the sanitizer" is_sanitized "$work/sanitized/libdmsnap.so.0"
+    try "canary builds" compile "$work/canary" canary.c -- "${shared_flags[@]}"
+    try "canary builds, sanitized" compile "$work/canary.asan" canary.c -- "${sanitize[@]}" "${shared_flags[@]}"
+    try "valgrind sees the library read too far" complains "Invalid read" run_valgrind "$work/canary"
+    try "the sanitizer sees it too" complains heap-buffer-overflow run_sanitized "$work/canary.asan"
+}
 
 program() {
     local name=$1
@@ -165,6 +192,9 @@ if [ $# -gt 0 ]; then
 else
     mapfile -t names < <(printf '%s\n' "${!programs[@]}" | sort)
     symbols
+fi
+tools
+if [ $# -eq 0 ]; then
     loader dlopen_thread dlopen_thread.c
     readme
 fi
