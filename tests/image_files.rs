@@ -128,7 +128,7 @@ fn test_an_origin_of_another_identity_is_refused_unless_forced() {
     files.layer("one", "base.raw", Format::Raw);
     let (kind, text) = open_error(&two, &follow());
     assert_eq!(kind, ErrorKind::OriginMismatch, "{text}");
-    Image::open(&two, &follow().ignore_origin_uuid(true)).unwrap();
+    drop(Image::open(&two, &follow().ignore_origin_uuid(true)).unwrap());
 
     let layer = files.layer("layer", "base.raw", Format::Raw);
     fs::write(files.path("base.raw"), pattern(1, 4096)).unwrap();
@@ -175,7 +175,7 @@ fn test_chains_that_contain_themselves_or_are_too_long_are_refused() {
     for layer in 2..=65 {
         files.layer(&layer.to_string(), &(layer - 1).to_string(), Format::Dmsnap);
     }
-    Image::open(files.path("64"), &follow()).unwrap();
+    drop(Image::open(files.path("64"), &follow()).unwrap());
     let (kind, text) = open_error(&files.path("65"), &follow());
     assert_eq!(kind, ErrorKind::ChainTooDeep, "{text}");
     let image = Image::open(files.path("64"), &follow().writable(true)).unwrap();
@@ -309,7 +309,7 @@ fn test_files_in_use_are_refused() {
         );
     }
     inspect(&one).unwrap();
-    Image::open(&one, &follow().lock(false)).unwrap();
+    drop(Image::open(&one, &follow().lock(false)).unwrap());
     // Its origin is shared by siblings, until one of them wants to merge.
     let sibling = Image::open(&two, &follow().writable(true)).unwrap();
     writer.write(&[1; 10], 0).unwrap();

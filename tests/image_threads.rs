@@ -4,13 +4,15 @@
 
 mod image_common;
 
+use std::io::{IoSlice, IoSliceMut};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
-use dmsnap::storage::SharedStorage;
-use dmsnap::storage::testing::{CallKinds, CountingStorage, GateStorage};
-use dmsnap::{ByteRange, ErrorKind, Image, OriginChoice};
+use dmsnap::storage::testing::{CallKinds, CountingStorage, Fault, FaultStorage, GateStorage};
+use dmsnap::storage::{LockMode, MemoryStorage, SharedStorage, Storage, StorageExtent};
+use dmsnap::store::OverflowMode;
+use dmsnap::{ByteRange, ErrorKind, Image, OriginChoice, Result};
 use image_common::*;
 
 const CHUNK: u64 = 16384;
@@ -148,7 +150,6 @@ fn test_first_writes_of_one_chunk_are_one_exception() {
 
 #[test]
 fn test_a_failed_first_write_lets_those_who_wait_try() {
-    use dmsnap::storage::testing::{Fault, FaultStorage};
     let (inner, origin) = (memory(), memory_with(&pattern(1, 10 * CHUNK as usize)));
     create(&inner, CHUNK, 10 * CHUNK);
     let faulty = Arc::new(FaultStorage::new(inner));
@@ -364,4 +365,115 @@ fn test_an_image_taken_as_origin_is_frozen() {
         "the top",
     );
     assert_same(&read(&below, 0, 10), &[1; 10], "the origin");
+}
+
+#[test]
+fn test_giving_up_a_merge_that_found_no_space_lets_waiting_writers_go() {
+    let (cow, inner) = (memory(), memory_with(&pattern(1, 10 * CHUNK as usize)));
+    create(&cow, CHUNK, 10 * CHUNK);
+    let faulty = Arc::new(FaultStorage::new(inner));
+    let image = open(&cow, &(faulty.clone() as SharedStorage));
+    for round in 1..20_u8 {
+        image.write(&[round; 100], 5 * CHUNK).unwrap();
+        let mut merge = image.start_merge().unwrap();
+        faulty.arm(Fault::on(DATA).errno(28));
+        assert_eq!(merge.step().unwrap_err().kind(), ErrorKind::NoSpace);
+        thread::scope(|scope| {
+            // Its chunk belongs to the batch that failed.
+            let writer = scope.spawn(|| image.write(&[round + 100; 50], 5 * CHUNK).unwrap());
+            for _ in 0..1000 {
+                thread::yield_now();
+            }
+            drop(merge);
+            writer.join().unwrap();
+        });
+        let expected = [[round + 100; 50], [round; 50]].concat();
+        assert_same(&read(&image, 5 * CHUNK, 100), &expected, "both writes");
+    }
+}
+
+/// A device whose size the test decides about.
+#[derive(Debug)]
+struct Device {
+    bytes: MemoryStorage,
+    size: AtomicU64,
+}
+
+impl Storage for Device {
+    fn name(&self) -> &str {
+        "device"
+    }
+    fn size(&self) -> Result<u64> {
+        Ok(self.size.load(Ordering::SeqCst))
+    }
+    fn is_growable(&self) -> bool {
+        false
+    }
+    fn read_vectored_at(&self, bufs: &mut [IoSliceMut<'_>], offset: u64) -> Result<()> {
+        self.bytes.read_vectored_at(bufs, offset)
+    }
+    fn write_vectored_at(&self, bufs: &[IoSlice<'_>], offset: u64) -> Result<()> {
+        self.bytes.write_vectored_at(bufs, offset)
+    }
+    fn write_zeroes(&self, range: ByteRange, unmap: bool) -> Result<()> {
+        self.bytes.write_zeroes(range, unmap)
+    }
+    fn discard(&self, range: ByteRange) -> Result<()> {
+        self.bytes.discard(range)
+    }
+    fn flush(&self) -> Result<()> {
+        Ok(())
+    }
+    fn set_size(&self, _: u64) -> Result<()> {
+        unreachable!("a device cannot be made longer")
+    }
+    fn extent_at(&self, offset: u64) -> Result<StorageExtent> {
+        self.bytes.extent_at(offset)
+    }
+    fn lock(&self, _: LockMode) -> Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn test_a_device_that_grew_is_used_at_once() {
+    for mode in [
+        OverflowMode::NoSpace,
+        OverflowMode::Persistent,
+        OverflowMode::PersistentOverflow,
+    ] {
+        let size = AtomicU64::new(4 * CHUNK);
+        let device = Arc::new(Device {
+            bytes: MemoryStorage::fixed(10 * CHUNK),
+            size,
+        });
+        let cow: SharedStorage = device.clone();
+        create(&cow, CHUNK, 20 * CHUNK);
+        let options = over(OriginChoice::Storage(memory())).overflow(mode);
+        let image = Image::open_storage(cow, &options).unwrap();
+        image.write(&[1; 2 * CHUNK as usize], 0).unwrap();
+        if mode == OverflowMode::NoSpace {
+            let error = image.write(&[2; 10], 5 * CHUNK).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::NoSpace, "{error}");
+        }
+        device.size.store(5 * CHUNK, Ordering::SeqCst);
+        image.write(&[2; 10], 5 * CHUNK).unwrap();
+        let error = image.write(&[3; 10], 7 * CHUNK).unwrap_err();
+        let states = match mode {
+            OverflowMode::NoSpace => (ErrorKind::NoSpace, "160/160 64"),
+            OverflowMode::Persistent => (ErrorKind::Overflow, "Invalid"),
+            OverflowMode::PersistentOverflow => (ErrorKind::Overflow, "Overflow"),
+        };
+        assert_eq!(
+            (error.kind(), image.status().to_string().as_str()),
+            states,
+            "{error}"
+        );
+        let header = device.bytes.to_vec();
+        assert_eq!(
+            header[4],
+            u8::from(mode != OverflowMode::Persistent),
+            "valid"
+        );
+    }
 }

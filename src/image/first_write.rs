@@ -2,7 +2,7 @@
 
 use super::layer::Layer;
 use super::run;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::store::{ExceptionId, NewException, Prepared};
 use crate::units::{ByteRange, ChunkSize, OriginChunk};
 
@@ -108,6 +108,10 @@ impl Layer {
 
     /// Chunks for the exceptions, or `None` if the first one needs none any more.
     fn prepare(&self, first: OriginChunk, count: u64) -> Result<Option<NewException>> {
+        let mut retried = false;
+        if self.full_is_final {
+            self.look_for_space()?;
+        }
         loop {
             let seen = self.changed.generation();
             let prepared = self.store_mut()?.prepare_exception(first, count);
@@ -116,9 +120,28 @@ impl Layer {
                 Ok(Prepared::Reserve(plan)) => self.run(plan)?,
                 Ok(Prepared::Wait) => self.changed.wait(seen),
                 Ok(Prepared::Retry) => return Ok(None),
+                Err(error) if error.kind() == ErrorKind::NoSpace && !retried => {
+                    retried = true;
+                    if !self.look_for_space()? {
+                        return Err(error.with_path(self.cow.name()));
+                    }
+                }
                 Err(error) => return Err(self.overflowed(error)),
             }
         }
+    }
+
+    /// A device may have grown since it was last asked. Returns whether it did.
+    fn look_for_space(&self) -> Result<bool> {
+        if self.cow.is_growable() {
+            return Ok(false);
+        }
+        let size = self.cow.size()?;
+        let known = self.store()?.cow_size();
+        if size > known {
+            self.store_mut()?.set_cow_size(size);
+        }
+        Ok(size > known)
     }
 
     /// In the kernel's mode P a full device invalidates the snapshot, on disk too.

@@ -10,7 +10,7 @@ use super::run;
 use super::signal::Signal;
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::{LockMode, SharedStorage};
-use crate::store::{Pin, Pins, Plan, Progress, Store};
+use crate::store::{OverflowMode, Pin, Pins, Plan, Progress, Store};
 use crate::units::ChunkSize;
 
 /// A COW layer.
@@ -30,6 +30,8 @@ pub(crate) struct Layer {
     pub(crate) flush_rounds: FlushRounds,
     /// A merge may have written to the origin what no flush covered yet.
     pub(crate) origin_written: AtomicBool,
+    /// Whether running full changes the state for good, as in the kernel's modes: then space is looked for before that.
+    pub(crate) full_is_final: bool,
     /// Whether the file's lock goes when the layer goes.
     owns_lock: bool,
 }
@@ -68,8 +70,15 @@ impl Layer {
             changed: Signal::default(),
             flush_rounds: FlushRounds::default(),
             origin_written: AtomicBool::new(false),
+            full_is_final: false,
             owns_lock: true,
         }
+    }
+
+    /// For a store in one of the kernel's modes.
+    pub(crate) fn with_overflow(mut self, mode: OverflowMode) -> Layer {
+        self.full_is_final = mode != OverflowMode::NoSpace && !self.cow.is_growable();
+        self
     }
 
     /// For a layer whose file somebody else has locked and goes on using.

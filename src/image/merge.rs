@@ -145,12 +145,11 @@ impl Merge {
             .map_err(|error| error.with_path(self.layer.cow.name()))
     }
 
-    /// First writes go to new exceptions again. They read the origin, so no write to it may be under way; and what was written there is made
-    /// durable before the origin is locked as one again.
+    /// First writes go to new exceptions again. What was written to the origin is made durable before that is locked as an origin again.
     fn end(&mut self) -> Result<()> {
-        let inner = self.job.inner();
-        let _closed = inner.gate.close();
+        // Cancelled first: writers inside the gate may be waiting for a batch that comes to nothing.
         self.layer.cancel_job();
+        let _closed = self.job.inner().gate.close();
         let state = self.layer.store()?.state();
         if matches!(state, State::Merging | State::MergeFailed) {
             return Ok(());
@@ -193,6 +192,10 @@ impl Node {
                 );
                 let error = Error::new(ErrorKind::InvalidArgument, message);
                 return Err(error.with_path(raw.storage.name()));
+            }
+            Node::Layer(layer) if !layer.store()?.is_writable() => {
+                let message = "was opened read-only, and merging writes to it";
+                return Err(Error::new(ErrorKind::ReadOnly, message).with_path(layer.cow.name()));
             }
             Node::Layer(layer) if layer.store()?.wants_repair() => {
                 layer.run_job(|store| store.prepare_repair())?;

@@ -144,7 +144,9 @@ impl Node {
     pub(crate) fn write_zeroes(&self, range: ByteRange, unmap: bool) -> Result<()> {
         match self {
             Node::Zeros => Err(nothing_to_write()),
-            Node::Raw(raw) => raw.storage.write_zeroes(range, unmap),
+            Node::Raw(raw) => raw
+                .check()
+                .and_then(|()| raw.storage.write_zeroes(range, unmap)),
             Node::Layer(layer) => layer.write_zeroes(range, unmap),
         }
     }

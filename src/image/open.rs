@@ -13,6 +13,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::{Descriptor, Uuid};
 use crate::storage::{FileOptions, LockMode, SharedStorage};
 use crate::store::{LoadOptions, Loader, State, Store};
+use crate::units::SECTOR_SIZE;
 
 /// Layers that a chain may have.
 pub(super) const MAX_DEPTH: usize = 64;
@@ -146,7 +147,8 @@ impl<'a> Opener<'a> {
         let origin_size = match &given {
             _ if self.layers == 1 && self.options.bare_size.is_some() => self.options.bare_size,
             Some(Node::Zeros) | None => None,
-            Some(node) => Some(node.end()),
+            // As on a loop device, an odd end does not count.
+            Some(node) => Some(node.end() / SECTOR_SIZE * SECTOR_SIZE),
         };
         let store = load_store(
             &storage,
@@ -172,7 +174,9 @@ impl<'a> Opener<'a> {
         if let Some(descriptor) = &descriptor {
             self.compare(descriptor, &origin, storage.name())?;
         }
-        Ok(Arc::new(Layer::new(store, storage, path, origin)))
+        Ok(Arc::new(
+            Layer::new(store, storage, path, origin).with_overflow(self.options.overflow),
+        ))
     }
 
     fn count_layer(&mut self, name: &str) -> Result<()> {

@@ -164,12 +164,8 @@ fn open_new(
             overflow: inner.overflow,
         },
     )?;
-    Ok(Layer::new(
-        store,
-        storage,
-        path,
-        Node::Layer(Arc::clone(old)),
-    ))
+    let layer = Layer::new(store, storage, path, Node::Layer(Arc::clone(old)));
+    Ok(layer.with_overflow(inner.overflow))
 }
 
 fn check_depth(top: &Arc<Layer>) -> Result<()> {
