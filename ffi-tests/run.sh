@@ -171,6 +171,19 @@ version_of_header() {
     sed -n 's/^#define DMSNAP_VERSION_\(MAJOR\|MINOR\|PATCH\) //p' "$header" | paste -sd.
 }
 
+# Users compile with other options than we do; a header must not be what stops them.
+headers() {
+    local more=(-Wconversion -Wshadow -Wundef -Wcast-align) standard
+    for standard in c99 c11 c2x; do
+        try "dmsnap.h as $standard" "${CC:-cc}" -std=$standard "${strict[@]}" "${more[@]}" -Wstrict-prototypes \
+            -fsyntax-only "${shared_flags[@]}" "$here/header_alone.c"
+    done
+    for standard in c++17 c++20; do
+        try "both headers as $standard" "${CXX:-c++}" -std=$standard "${strict[@]}" "${more[@]}" -Wold-style-cast \
+            -fsyntax-only "${shared_flags[@]}" -include dmsnap.hpp -x c++ "$here/header_alone.c"
+    done
+}
+
 every_function() {
     used > "$work/used"
     try "every exported function is used by a program" same "$work/used" "$work/exported"
@@ -192,6 +205,7 @@ if [ $# -gt 0 ]; then
 else
     mapfile -t names < <(printf '%s\n' "${!programs[@]}" | sort)
     symbols
+    headers
 fi
 tools
 if [ $# -eq 0 ]; then

@@ -804,7 +804,7 @@ typedef struct dmsnap_store dmsnap_store;
  * I/O that a host does for a storage. Set `struct_size`, and all that is not used to zero or NULL.
  *
  * Callbacks run only on threads that are inside a call of this library on that host's behalf, several at once if the host calls from several
- * threads, and never while the library holds a lock of its own. They must not use the image that they are called for: that gives `-EDEADLK`.
+ * threads, and never while the library holds a lock of its own. They must not use the image that they are called for: that gives `-EDEADLK`. They must return, neither throwing nor jumping.
  * What they are given is theirs for the duration of the call. They return 0, or a number of bytes, or a negative errno. `-EINTR` has them called again.
  */
 typedef struct dmsnap_storage_ops {
@@ -1768,7 +1768,7 @@ int dmsnap_image_next_extent(const struct dmsnap_image *image,
  * Merges the top layer into its origin. Reads and writes of other threads go on meanwhile.
  *
  * `callback` is called between the batches, with `opaque` and how far the merge is; `false` from it stops the merge with `-ECANCELED`, and what was merged
- * stays merged. It runs on the calling thread and must not use this image. NULL is allowed.
+ * stays merged. It runs on the calling thread, must return, and must not use this image. NULL is allowed.
  */
 int dmsnap_image_merge(const struct dmsnap_image *image,
                        bool (*callback)(void *opaque, const struct dmsnap_progress *progress),

@@ -595,10 +595,10 @@ public:
     // on when the library has come to rest.
     void merge(const std::function<bool(const dmsnap_progress &)> &progress = nullptr) const
     {
-        reporter reporter = {progress, nullptr};
-        int result = dmsnap_image_merge(get(), progress ? report : nullptr, &reporter);
-        if (reporter.thrown) {
-            std::rethrow_exception(reporter.thrown);
+        reporter caller = {progress, nullptr};
+        int result = dmsnap_image_merge(get(), progress ? report : nullptr, &caller);
+        if (caller.thrown) {
+            std::rethrow_exception(caller.thrown);
         }
         check(result);
     }

@@ -8,6 +8,18 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::Uuid;
 use crate::units::ByteRange;
 
+/// What C may hand from thread to thread and use from several at once, as the header says, must allow that in Rust.
+const fn for_any_thread<T: Send + Sync>() {}
+const _: () = {
+    for_any_thread::<crate::image::Image>();
+    for_any_thread::<crate::image::Merge>();
+    for_any_thread::<crate::storage::SharedStorage>();
+    for_any_thread::<crate::store::Store>();
+    for_any_thread::<crate::store::Plan>();
+    for_any_thread::<crate::store::Loader>();
+    for_any_thread::<crate::store::CheckReader>();
+};
+
 /// What must not be NULL.
 pub(super) fn need<T>(pointer: Option<T>, what: &str) -> Result<T> {
     pointer.ok_or_else(|| null(what))

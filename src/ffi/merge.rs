@@ -24,7 +24,7 @@ impl From<MergeProgress> for dmsnap_progress {
 /// Merges the top layer into its origin. Reads and writes of other threads go on meanwhile.
 ///
 /// `callback` is called between the batches, with `opaque` and how far the merge is; `false` from it stops the merge with `-ECANCELED`, and what was merged
-/// stays merged. It runs on the calling thread and must not use this image. NULL is allowed.
+/// stays merged. It runs on the calling thread, must return, and must not use this image. NULL is allowed.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dmsnap_image_merge(
     image: Option<&dmsnap_image>,

@@ -14,7 +14,7 @@ use crate::units::ByteRange;
 /// I/O that a host does for a storage. Set `struct_size`, and all that is not used to zero or NULL.
 ///
 /// Callbacks run only on threads that are inside a call of this library on that host's behalf, several at once if the host calls from several
-/// threads, and never while the library holds a lock of its own. They must not use the image that they are called for: that gives `-EDEADLK`.
+/// threads, and never while the library holds a lock of its own. They must not use the image that they are called for: that gives `-EDEADLK`. They must return, neither throwing nor jumping.
 /// What they are given is theirs for the duration of the call. They return 0, or a number of bytes, or a negative errno. `-EINTR` has them called again.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
