@@ -35,4 +35,12 @@ proptest! {
     ) {
         run(&shape, &ops);
     }
+
+    #[test]
+    fn test_chain_in_files_past_the_page_cache_matches_the_model(
+        shape in any_shape(true),
+        ops in prop::collection::vec(any_op(), 1..20),
+    ) {
+        run(&Shape { direct: true, ..shape }, &ops);
+    }
 }

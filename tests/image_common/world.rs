@@ -54,6 +54,7 @@ pub(crate) struct Shape {
     pub(crate) sectors: u64,
     pub(crate) chunk: u64,
     pub(crate) files: bool,
+    pub(crate) direct: bool,
 }
 
 pub(crate) fn any_shape(files: bool) -> impl Strategy<Value = Shape> {
@@ -64,11 +65,13 @@ pub(crate) fn any_shape(files: bool) -> impl Strategy<Value = Shape> {
         sectors,
         chunk: 1 << shift,
         files,
+        direct: false,
     })
 }
 
 pub(crate) struct World {
     directory: Option<TempDir>,
+    direct: bool,
     /// The raw origin, then the layers.
     storages: Vec<SharedStorage>,
     paths: Vec<PathBuf>,
@@ -87,6 +90,7 @@ impl World {
         disk.resize(size as usize, 0);
         let mut world = World {
             directory: shape.files.then(|| tempfile::tempdir().unwrap()),
+            direct: shape.direct,
             storages: Vec::new(),
             paths: Vec::new(),
             disks: vec![Some(base.clone()), Some(disk)],
@@ -126,7 +130,10 @@ impl World {
 
     fn open(&mut self) {
         let image = if self.directory.is_some() {
-            Image::open(self.paths.last().unwrap(), &over(OriginChoice::FromImage))
+            Image::open(
+                self.paths.last().unwrap(),
+                &over(OriginChoice::FromImage).direct(self.direct),
+            )
         } else {
             let mut origin = OriginChoice::Storage(self.storages[0].clone());
             for layer in 1..self.layers() {
