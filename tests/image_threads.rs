@@ -349,9 +349,12 @@ fn test_two_jobs_exclude_each_other() {
 #[test]
 fn test_an_image_taken_as_origin_is_frozen() {
     let (below, ..) = image_over(&pattern(1, 10 * CHUNK as usize), CHUNK);
-    below.write(&[1; 10], 0).unwrap();
+    below.write(&[1; 5], 0).unwrap();
     let below = Arc::new(below);
     let cow = memory();
+    let error = Image::open_storage(cow.clone(), &over(OriginChoice::Image(below.clone())));
+    assert_eq!(error.unwrap_err().kind(), ErrorKind::InvalidFormat);
+    below.write(&[1; 10], 0).unwrap();
     create(&cow, CHUNK, 10 * CHUNK);
     let image = Image::open_storage(cow, &over(OriginChoice::Image(below.clone()))).unwrap();
     assert_eq!(

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use super::handle::Inner;
 use super::layer::Layer;
 use super::names;
 use super::node::{Node, RawOrigin};
@@ -48,11 +49,16 @@ fn open_image(
 ) -> Result<Image> {
     let mut opener = Opener::new(options);
     let mode = opener.top_mode();
-    let top = opener.open_layer(storage, path, mode, &options.origin)?;
-    if options.writable && top.store()?.wants_repair() {
-        top.run_job(|store| store.prepare_repair())?;
-    }
-    let Opener { warnings, .. } = opener;
+    let opened = opener
+        .open_layer(storage, path, mode, &options.origin)
+        .and_then(|top| {
+            if options.writable && top.store()?.wants_repair() {
+                top.run_job(|store| store.prepare_repair())?;
+            }
+            Ok(top)
+        });
+    let top = opened.inspect_err(|_| opener.give_back())?;
+    let warnings = opener.warnings;
     Ok(Image::new(
         top,
         options.writable,
@@ -91,6 +97,10 @@ pub(super) struct Opener<'a> {
     files: Vec<(u64, u64)>,
     layers: usize,
     warnings: Vec<String>,
+    /// Storages that were locked here, for giving them back if the image cannot be opened after all.
+    locked: Vec<SharedStorage>,
+    /// An image that was writable until it was taken as origin.
+    frozen: Option<Arc<Inner>>,
 }
 
 impl<'a> Opener<'a> {
@@ -100,6 +110,20 @@ impl<'a> Opener<'a> {
             files: Vec::new(),
             layers: 0,
             warnings: Vec::new(),
+            locked: Vec::new(),
+            frozen: None,
+        }
+    }
+
+    /// Undoes what matters to those who own storages and images that were handed in.
+    fn give_back(&mut self) {
+        for storage in self.locked.drain(..) {
+            let _ = storage.lock(LockMode::None);
+        }
+        if let Some(inner) = self.frozen.take()
+            && inner.tops.top().cow.lock(LockMode::Writer).is_ok()
+        {
+            inner.writable.store(true, Ordering::Release);
         }
     }
 
@@ -129,7 +153,9 @@ impl<'a> Opener<'a> {
             }
             self.files.push(id);
         }
-        storage.lock(mode)
+        storage.lock(mode)?;
+        self.locked.push(Arc::clone(storage));
+        Ok(())
     }
 
     fn open_layer(
@@ -142,10 +168,11 @@ impl<'a> Opener<'a> {
         self.count_layer(storage.name())?;
         self.enter(&storage, mode)?;
         let named = |error: Error| error.with_path(storage.name());
+        let bare_size = self.options.bare_size.filter(|_| self.layers == 1);
         // Its size decides where a bare store ends, so an origin that the caller names is opened first.
         let given = self.open_given(choice)?;
         let origin_size = match &given {
-            _ if self.layers == 1 && self.options.bare_size.is_some() => self.options.bare_size,
+            _ if bare_size.is_some() => bare_size,
             Some(Node::Zeros) | None => None,
             // As on a loop device, an odd end does not count.
             Some(node) => Some(node.end() / SECTOR_SIZE * SECTOR_SIZE),
@@ -252,6 +279,7 @@ impl<'a> Opener<'a> {
             layer.flush()?;
             layer.cow.lock(LockMode::Reader)?;
             inner.writable.store(false, Ordering::Release);
+            self.frozen = Some(Arc::clone(inner));
         }
         let top = Node::Layer(Arc::clone(&layer));
         loop {
