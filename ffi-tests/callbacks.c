@@ -1,5 +1,6 @@
-/* Storages made of callbacks: that `free` runs once and last, that short and interrupted transfers go on, that nonsense becomes an error, that
- * alignment is kept, and that a callback cannot use the handle it works for. */
+/* Storages made of callbacks: that `free` runs once and last, that short and interrupted
+ * transfers go on, that nonsense becomes an error, that alignment is kept, and that a callback
+ * cannot use the handle it works for. */
 #include "util.h"
 
 #include <pthread.h>

@@ -1,5 +1,6 @@
-/* Not a test but the test of two tools: hands the library fewer bytes than it says. AddressSanitizer and valgrind have to see that the library reads
- * past them, or they see nothing in the other programs either. */
+/* Not a test but the test of two tools: hands the library fewer bytes than it says.
+ * AddressSanitizer and valgrind have to see that the library reads past them, or they see
+ * nothing in the other programs either. */
 #include <dmsnap.h>
 #include <stdlib.h>
 #include <string.h>

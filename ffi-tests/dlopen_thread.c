@@ -1,5 +1,5 @@
-/* Loads the library from a thread, provokes an error there, ends the thread, and closes the library: thread-local data must not need it
- * after that. */
+/* Loads the library from a thread, provokes an error there, ends the thread, and closes the
+ * library: thread-local data must not need it after that. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <pthread.h>
@@ -15,7 +15,8 @@ struct symbols {
 static void *library;
 static struct symbols symbols;
 
-/* ISO C has no conversion from an object's pointer to a function's; POSIX says that the bytes will do. */
+/* ISO C has no conversion from an object's pointer to a function's; POSIX says that the bytes
+ * will do. */
 static int load(const char *name, void *function, size_t size)
 {
     void *symbol = dlsym(library, name);

@@ -1,4 +1,5 @@
-/* One wrong use of the blocking half after the other: errno, kind, message, and outputs that stay as they were. */
+/* One wrong use of the blocking half after the other: errno, kind, message, and outputs that
+ * stay as they were. */
 #include "util.h"
 
 #define BASE "errors.raw"

@@ -1,5 +1,5 @@
-/* A small host of the store without I/O, as a block driver would be: it does all I/O itself, with pread and pwrite on two files,
- * under a read-write lock, from any number of threads. */
+/* A small host of the store without I/O, as a block driver would be: it does all I/O itself,
+ * with pread and pwrite on two files, under a read-write lock, from any number of threads. */
 #ifndef HOST_H
 #define HOST_H
 

@@ -1,4 +1,5 @@
-/* The blocking image from its creation to its merge: every byte is compared with a copy in memory, at every step and after reopening. */
+/* The blocking image from its creation to its merge: every byte is compared with a copy in
+ * memory, at every step and after reopening. */
 #include "util.h"
 
 #include <fcntl.h>

@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
-# Builds the C and C++ programs of this directory against an installed copy of the library and runs them: linked shared and static,
-# under valgrind, and with AddressSanitizer. Compares the exported symbols with the header, and with what the programs use.
+# Builds the C and C++ programs of this directory against an installed copy of the library and runs
+# them: linked shared and static, under valgrind, and with AddressSanitizer. Compares the exported
+# symbols with the header, and with what the programs use.
 #
-# `ffi-tests/run.sh [NAME...]` runs only the programs named. The last line counts; the exit status is 0 only if nothing failed.
+# `ffi-tests/run.sh [NAME...]` runs only the programs named. The last line counts; the exit status
+# is 0 only if nothing failed.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 root=$PWD
@@ -93,7 +95,8 @@ is_linked_shared() { [[ $(needs "$1") == *libdmsnap.so.0* ]]; }
 # The sanitizer is in there, not only on the command line.
 is_sanitized() { [[ $(nm -D "$1") == *__asan_init* ]]; }
 
-# The same library with the sanitizer in its Rust code. The option is not a stable one of rustc, so it has to be unlocked.
+# The same library with the sanitizer in its Rust code. The option is not a stable one of rustc, so
+# it has to be unlocked.
 build_sanitized() {
     local host
     host=$(rustc -vV | sed -n 's/^host: //p')

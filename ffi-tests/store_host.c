@@ -1,5 +1,5 @@
-/* The store without I/O, driven by the host of host.c over plain files: against a copy in memory, and against the blocking image, which opens
- * the same files. */
+/* The store without I/O, driven by the host of host.c over plain files: against a copy in
+ * memory, and against the blocking image, which opens the same files. */
 #include "util.h"
 #include "host.h"
 

@@ -1,4 +1,5 @@
-/* One image, many threads: neighbouring parts of chunks are written at the same time, while others read, flush and merge. Each thread's error is its own. */
+/* One image, many threads: neighbouring parts of chunks are written at the same time, while
+ * others read, flush and merge. Each thread's error is its own. */
 #include "util.h"
 
 #include <pthread.h>

@@ -1,4 +1,5 @@
-/* One store, many threads, each doing its own I/O under the read-write lock of host.c, with pins, while another one flushes and merges. */
+/* One store, many threads, each doing its own I/O under the read-write lock of host.c, with
+ * pins, while another one flushes and merges. */
 #include "util.h"
 #include "host.h"
 

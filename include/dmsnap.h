@@ -11,14 +11,15 @@
  *
  * Ownership. What a function gives out through a `T **` belongs to the caller, who ends it by one
  * call of the type's ..._free() (dmsnap_image_close() for an image). Strings and buffers that are
- * passed in are borrowed for the call; a `const char *` that is given out belongs to the object it came
- * from. Options are copied, storages are counted: both can be freed right after they were used.
+ * passed in are borrowed for the call; a `const char *` that is given out belongs to the object it
+ * came from. Options are copied, storages are counted: both can be freed right after they were used.
  *
  * Threads. A `const` object can be used by several calls at the same time, all others by one at a
  * time. Freeing is the last call. The library starts no threads.
  *
- * Growth. Structures begin with `struct_size`, which the caller sets to the structure's size before
- * the call. A newer library fills what an older program knows, an older one zeroes what it does not.
+ * Growth. Structures begin with `struct_size`, which the caller sets to the structure's size
+ * before the call. A newer library fills what an older program knows, an older one zeroes what it
+ * does not know.
  * Enums come in as uint32_t. Their numbers do not change; there may be more of them some day.
  *
  * Units. Offsets, lengths and sizes are in bytes, unless the name says sectors (of 512 bytes) or
@@ -97,7 +98,8 @@ enum dmsnap_error_kind
    */
   DMSNAP_ERROR_KIND_SNAPSHOT_INVALID = 6,
   /**
-   * The snapshot overflowed in the kernel's PO mode; it can be read, not written, until it is reopened.
+   * The snapshot overflowed in the kernel's PO mode; it can be read, not written, until it is
+   * reopened.
    */
   DMSNAP_ERROR_KIND_OVERFLOW = 7,
   /**
@@ -248,7 +250,8 @@ enum dmsnap_state
    */
   DMSNAP_STATE_MERGING = 2,
   /**
-   * A merge stopped on an error. COW and origin together are whole and are used as during a merge.
+   * A merge stopped on an error. COW and origin together are whole and are used as during a
+   * merge.
    */
   DMSNAP_STATE_MERGE_FAILED = 3,
   /**
@@ -347,7 +350,8 @@ enum dmsnap_finding_kind
    */
   DMSNAP_FINDING_KIND_DESCRIPTOR = 2,
   /**
-   * A record names a COW chunk outside the file, one that holds metadata, or one that no file can have.
+   * A record names a COW chunk outside the file, one that holds metadata, or one that no file
+   * can have.
    */
   DMSNAP_FINDING_KIND_ILLEGAL_NEW_CHUNK = 3,
   /**
@@ -461,7 +465,8 @@ enum dmsnap_step_type
    */
   DMSNAP_STEP_TYPE_WRITE = 2,
   /**
-   * Make `len` bytes at `offset` read as zeros. With `unmap` space may be given back, else the range shall end up with space.
+   * Make `len` bytes at `offset` read as zeros. With `unmap` space may be given back, else the
+   * range shall end up with space.
    */
   DMSNAP_STEP_TYPE_WRITE_ZEROES = 3,
   /**
@@ -535,7 +540,8 @@ enum dmsnap_target
    */
   DMSNAP_TARGET_UNMAPPED = 3,
   /**
-   * Writes only: nowhere yet; another write prepares the first chunk, or a merge copies it. Wait and ask again.
+   * Writes only: nowhere yet; another write prepares the first chunk, or a merge copies it. Wait
+   * and ask again.
    */
   DMSNAP_TARGET_WAIT = 4,
 };
@@ -564,8 +570,8 @@ enum dmsnap_answer
    */
   DMSNAP_ANSWER_PLAN = 2,
   /**
-   * Something is under way elsewhere: wait until an exception was completed or aborted, a plan was finished, or an unpin said so; then
-   * ask again.
+   * Something is under way elsewhere: wait until an exception was completed or aborted, a plan
+   * was finished, or an unpin said so; then ask again.
    */
   DMSNAP_ANSWER_WAIT = 3,
   /**
@@ -598,11 +604,13 @@ enum dmsnap_origin_choice
 #endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
  {
   /**
-   * Open no file that an image names: an image that names one, or a bare store, is refused with `-EACCES`. The default.
+   * Open no file that an image names: an image that names one, or a bare store, is refused with
+   * `-EACCES`. The default.
    */
   DMSNAP_ORIGIN_CHOICE_REFUSE = 0,
   /**
-   * Follow the names that the images store. Only for images from somebody you trust with every file you can read.
+   * Follow the names that the images store. Only for images from somebody you trust with every
+   * file you can read.
    */
   DMSNAP_ORIGIN_CHOICE_FROM_IMAGE = 1,
   /**
@@ -716,12 +724,14 @@ typedef struct dmsnap_amend_options dmsnap_amend_options;
 typedef struct dmsnap_check_options dmsnap_check_options;
 
 /**
- * Reads a store for a check: used as a loader, but goes on where that one refuses. For one thread at a time.
+ * Reads a store for a check: used as a loader, but goes on where that one refuses. For one thread
+ * at a time.
  */
 typedef struct dmsnap_check_reader dmsnap_check_reader;
 
 /**
- * What a check found, and what a repair changed. Does not change; may be used by several threads at once.
+ * What a check found, and what a repair changed. Does not change; may be used by several threads
+ * at once.
  */
 typedef struct dmsnap_check_report dmsnap_check_report;
 
@@ -731,7 +741,8 @@ typedef struct dmsnap_check_report dmsnap_check_report;
 typedef struct dmsnap_create_options dmsnap_create_options;
 
 /**
- * What an image knows about itself: size, identity, and the name of its origin. A bare store has none.
+ * What an image knows about itself: size, identity, and the name of its origin. A bare store has
+ * none.
  *
  * For one thread at a time.
  */
@@ -743,14 +754,16 @@ typedef struct dmsnap_descriptor dmsnap_descriptor;
 typedef struct dmsnap_file_options dmsnap_file_options;
 
 /**
- * An open image: a COW layer over its origins. All calls but `dmsnap_image_close` may be made from any number of threads at once.
+ * An open image: a COW layer over its origins. All calls but `dmsnap_image_close` may be made from
+ * any number of threads at once.
  *
  * A write is visible when it returned, and durable when a flush that began later has returned.
  */
 typedef struct dmsnap_image dmsnap_image;
 
 /**
- * Facts about an image, as they were when they were asked for. May be used by several threads at once.
+ * Facts about an image, as they were when they were asked for. May be used by several threads at
+ * once.
  */
 typedef struct dmsnap_info dmsnap_info;
 
@@ -760,12 +773,14 @@ typedef struct dmsnap_info dmsnap_info;
 typedef struct dmsnap_load_options dmsnap_load_options;
 
 /**
- * Turns the bytes of a COW file into a store (the kernel's `read_metadata`, which does the reading itself). For one thread at a time.
+ * Turns the bytes of a COW file into a store (the kernel's `read_metadata`, which does the reading
+ * itself). For one thread at a time.
  */
 typedef struct dmsnap_loader dmsnap_loader;
 
 /**
- * A merge in steps. Reads and writes of the image go on between and during the steps. For one thread at a time.
+ * A merge in steps. Reads and writes of the image go on between and during the steps. For one
+ * thread at a time.
  */
 typedef struct dmsnap_merge dmsnap_merge;
 
@@ -777,35 +792,41 @@ typedef struct dmsnap_open_options dmsnap_open_options;
 /**
  * Steps that the store half asks its host to run, and their order.
  *
- * `DMSNAP_STEP_TYPE_FLUSH` and `DMSNAP_STEP_TYPE_SET_SIZE` are barriers: they begin when every step before them has ended, and steps behind them
- * begin when they have ended. Steps between two barriers touch different bytes and may run in any order or at once. A plan owns its
- * bytes. Running it twice, or again after it failed half-way, does no harm.
+ * `DMSNAP_STEP_TYPE_FLUSH` and `DMSNAP_STEP_TYPE_SET_SIZE` are barriers: they begin when every
+ * step before them has ended, and steps behind them begin when they have ended. Steps between two
+ * barriers touch different bytes and may run in any order or at once. A plan owns its bytes.
+ * Running it twice, or again after it failed half-way, does no harm.
  *
- * A plan goes back to what gave it out, by the `finish_plan` of that type, also when a step failed. One thread at a time may use it, but its
- * steps may be carried out by many.
+ * A plan goes back to what gave it out, by the `finish_plan` of that type, also when a step
+ * failed. One thread at a time may use it, but its steps may be carried out by many.
  */
 typedef struct dmsnap_plan dmsnap_plan;
 
 /**
- * Where bytes live: a file, a block device, memory, or a host's callbacks. May be used by several threads at once. What uses a storage holds a
- * reference of its own, so it can be freed right after it was handed over.
+ * Where bytes live: a file, a block device, memory, or a host's callbacks. May be used by several
+ * threads at once. What uses a storage holds a reference of its own, so it can be freed right
+ * after it was handed over.
  */
 typedef struct dmsnap_storage dmsnap_storage;
 
 /**
- * The exception store of one layer. It decides and does no I/O: the host does that, and runs the plans it is given.
+ * The exception store of one layer. It decides and does no I/O: the host does that, and runs the
+ * plans it is given.
  *
- * Calls that take a `const` store may run at the same time as each other. The host keeps all other calls apart, from each other and from
- * those, as with a read-write lock. `dmsnap_store_unpin` alone may be called at any time.
+ * Calls that take a `const` store may run at the same time as each other. The host keeps all other
+ * calls apart, from each other and from those, as with a read-write lock. `dmsnap_store_unpin`
+ * alone may be called at any time.
  */
 typedef struct dmsnap_store dmsnap_store;
 
 /**
  * I/O that a host does for a storage. Set `struct_size`, and all that is not used to zero or NULL.
  *
- * Callbacks run only on threads that are inside a call of this library on that host's behalf, several at once if the host calls from several
- * threads, and never while the library holds a lock of its own. They must not use the image that they are called for: that gives `-EDEADLK`. They must return, neither throwing nor jumping.
- * What they are given is theirs for the duration of the call. They return 0, or a number of bytes, or a negative errno. `-EINTR` has them called again.
+ * Callbacks run only on threads that are inside a call of this library on that host's behalf,
+ * several at once if the host calls from several threads, and never while the library holds a lock
+ * of its own. They must not use the image that they are called for: that gives `-EDEADLK`. They
+ * must return, neither throwing nor jumping. What they are given is theirs for the duration of the
+ * call. They return 0, or a number of bytes, or a negative errno. `-EINTR` has them called again.
  */
 typedef struct dmsnap_storage_ops {
   /**
@@ -817,11 +838,13 @@ typedef struct dmsnap_storage_ops {
    */
   void *opaque;
   /**
-   * Fills the buffers, or a beginning of them, from `offset`. Returns how many bytes that was; 0 only at the end. Required.
+   * Fills the buffers, or a beginning of them, from `offset`. Returns how many bytes that was; 0
+   * only at the end. Required.
    */
   int64_t (*preadv)(void *opaque, const struct iovec *iov, int iovcnt, uint64_t offset);
   /**
-   * Writes the buffers, or a beginning of them, at `offset`, past the end too if there is `set_size`. Returns how many bytes that was, at least 1. Required.
+   * Writes the buffers, or a beginning of them, at `offset`, past the end too if there is
+   * `set_size`. Returns how many bytes that was, at least 1. Required.
    */
   int64_t (*pwritev)(void *opaque, const struct iovec *iov, int iovcnt, uint64_t offset);
   /**
@@ -837,7 +860,8 @@ typedef struct dmsnap_storage_ops {
    */
   int (*set_size)(void *opaque, uint64_t size);
   /**
-   * Makes a range read as zeros; with `unmap` space may be given back. NULL, or `-ENOTSUP`: zeros are written.
+   * Makes a range read as zeros; with `unmap` space may be given back. NULL, or `-ENOTSUP`:
+   * zeros are written.
    */
   int (*write_zeroes)(void *opaque, uint64_t offset, uint64_t len, bool unmap);
   /**
@@ -845,17 +869,19 @@ typedef struct dmsnap_storage_ops {
    */
   int (*discard)(void *opaque, uint64_t offset, uint64_t len);
   /**
-   * Tells how many bytes from `offset`, which lies inside, are equally allocated, and whether they are. What is not allocated reads as zeros.
-   * NULL: everything is allocated.
+   * Tells how many bytes from `offset`, which lies inside, are equally allocated, and whether
+   * they are. What is not allocated reads as zeros. NULL: everything is allocated.
    */
   int (*extents)(void *opaque, uint64_t offset, uint64_t *len, bool *allocated);
   /**
-   * Called once with `opaque`, when the last user of the storage is gone; also if the call that was to take it fails, unless it
-   * fails because of `struct_size`. No other callback runs after it. May be NULL.
+   * Called once with `opaque`, when the last user of the storage is gone; also if the call that
+   * was to take it fails, unless it fails because of `struct_size`. No other callback runs after
+   * it. May be NULL.
    */
   void (*free)(void *opaque);
   /**
-   * Offsets and lengths of transfers, and the size, are multiples of this; a power of two up to 1 MiB. 0 is as good as 1.
+   * Offsets and lengths of transfers, and the size, are multiples of this; a power of two up to
+   * 1 MiB. 0 is as good as 1.
    */
   uint32_t request_alignment;
   /**
@@ -873,11 +899,13 @@ typedef struct dmsnap_status {
    */
   size_t struct_size;
   /**
-   * Which it is. The figures of `dmsnap_usage` have a meaning if it is `DMSNAP_STATUS_KIND_ACTIVE`.
+   * Which it is. The figures of `dmsnap_usage` have a meaning if it is
+   * `DMSNAP_STATUS_KIND_ACTIVE`.
    */
   dmsnap_status_kind kind;
   /**
-   * The kernel's words, as `dmsetup status` shows them: "80/2048 16", "Invalid", "Merge failed" or "Overflow".
+   * The kernel's words, as `dmsetup status` shows them: "80/2048 16", "Invalid", "Merge failed"
+   * or "Overflow".
    */
   char text[64];
 } dmsnap_status;
@@ -995,7 +1023,8 @@ typedef struct dmsnap_facts {
    */
   size_t struct_size;
   /**
-   * Size of the disk in bytes. A bare store without a known origin: up to the end of its last exception.
+   * Size of the disk in bytes. A bare store without a known origin: up to the end of its last
+   * exception.
    */
   uint64_t virtual_size;
   /**
@@ -1067,8 +1096,8 @@ typedef struct dmsnap_layer {
 } dmsnap_layer;
 
 /**
- * The figures of a check. Set `struct_size` before the call. Those about leaks and repairs are of the blocking half: a host of the
- * store half finds leaks itself, see `dmsnap_check_report_hole`.
+ * The figures of a check. Set `struct_size` before the call. Those about leaks and repairs are of
+ * the blocking half: a host of the store half finds leaks itself, see `dmsnap_check_report_hole`.
  */
 typedef struct dmsnap_check_summary {
   /**
@@ -1222,7 +1251,8 @@ typedef struct dmsnap_step {
    */
   dmsnap_device to_device;
   /**
-   * Zeroing only: whether space may be given back. If not, the range shall end up with space of its own.
+   * Zeroing only: whether space may be given back. If not, the range shall end up with space of
+   * its own.
    */
   bool unmap;
   /**
@@ -1336,7 +1366,8 @@ typedef struct dmsnap_store_facts {
    */
   bool bare;
   /**
-   * Whether an interrupted operation should be finished by `dmsnap_store_prepare_repair` before the first write.
+   * Whether an interrupted operation should be finished by `dmsnap_store_prepare_repair` before
+   * the first write.
    */
   bool wants_repair;
 } dmsnap_store_facts;
@@ -1364,8 +1395,8 @@ typedef struct dmsnap_mapping {
 } dmsnap_mapping;
 
 /**
- * Chunks in flight: `count` chunks of the snapshot from `old_chunk` on shall live in the COW file from `new_chunk` on. Set
- * `struct_size` before the call.
+ * Chunks in flight: `count` chunks of the snapshot from `old_chunk` on shall live in the COW file
+ * from `new_chunk` on. Set `struct_size` before the call.
  */
 typedef struct dmsnap_exception {
   /**
@@ -1408,15 +1439,17 @@ extern "C" {
 const char *dmsnap_version(void);
 
 /**
- * Version of the library as a number, to be compared with `DMSNAP_VERSION_NUMBER`, which is the header's.
+ * Version of the library as a number, to be compared with `DMSNAP_VERSION_NUMBER`, which is the
+ * header's.
  */
 uint32_t dmsnap_version_number(void);
 
 /**
- * What the last call that failed on this thread said: one line with the file, the operation and the offset where known, and what was
- * found and expected. Empty if none has failed. Never NULL.
+ * What the last call that failed on this thread said: one line with the file, the operation and
+ * the offset where known, and what was found and expected. Empty if none has failed. Never NULL.
  *
- * The memory belongs to the library. It holds until another call fails on this thread, and no longer than the thread.
+ * The memory belongs to the library. It holds until another call fails on this thread, and no
+ * longer than the thread.
  */
 const char *dmsnap_last_error_message(void);
 
@@ -1456,17 +1489,20 @@ int dmsnap_file_options_set_create(struct dmsnap_file_options *options, bool cre
 int dmsnap_file_options_set_lock(struct dmsnap_file_options *options, uint32_t mode);
 
 /**
- * Opens the file or block device at `path`. NULL options are the defaults. `-EBUSY` if somebody else's lock forbids it.
+ * Opens the file or block device at `path`. NULL options are the defaults. `-EBUSY` if somebody
+ * else's lock forbids it.
  */
 int dmsnap_storage_open(const char *path,
                         const struct dmsnap_file_options *options,
                         struct dmsnap_storage **out);
 
 /**
- * Uses the open file or block device `fd`, of which the library makes a duplicate: the caller keeps its descriptor and may close it at any
- * time. `name` is what errors call it; NULL stands for "fd N". NULL options are the defaults.
+ * Uses the open file or block device `fd`, of which the library makes a duplicate: the caller
+ * keeps its descriptor and may close it at any time. `name` is what errors call it; NULL stands
+ * for "fd N". NULL options are the defaults.
  *
- * A descriptor that can only read, where writing is asked for, is opened once more through `/proc`.
+ * A descriptor that can only read, where writing is asked for, is opened once more through
+ * `/proc`.
  */
 int dmsnap_storage_open_fd(int fd,
                            const char *name,
@@ -1474,7 +1510,8 @@ int dmsnap_storage_open_fd(int fd,
                            struct dmsnap_storage **out);
 
 /**
- * A storage whose I/O the host does. `ops` is copied; see there for who calls what. `name` is what errors call it; NULL stands for "host".
+ * A storage whose I/O the host does. `ops` is copied; see there for who calls what. `name` is what
+ * errors call it; NULL stands for "host".
  */
 int dmsnap_storage_open_ops(const struct dmsnap_storage_ops *ops,
                             const char *name,
@@ -1521,14 +1558,14 @@ int dmsnap_open_options_set_lock(struct dmsnap_open_options *options, bool lock)
 int dmsnap_open_options_set_overflow_mode(struct dmsnap_open_options *options, uint32_t mode);
 
 /**
- * Where the origin comes from, if no file is to be named: a `dmsnap_origin_choice`. This and the next three replace each other.
+ * Where the origin comes from, if no file is to be named: a `dmsnap_origin_choice`. This and the
+ * next three replace each other.
  */
-int dmsnap_open_options_set_origin(struct dmsnap_open_options *options,
-                                   uint32_t choice);
+int dmsnap_open_options_set_origin(struct dmsnap_open_options *options, uint32_t choice);
 
 /**
- * The origin is the file at `path`, whatever the image says. `format` is a `dmsnap_format`; `below`, a `dmsnap_origin_choice`, is for
- * what lies below the origin if it is a layer itself.
+ * The origin is the file at `path`, whatever the image says. `format` is a `dmsnap_format`;
+ * `below`, a `dmsnap_origin_choice`, is for what lies below the origin if it is a layer itself.
  */
 int dmsnap_open_options_set_origin_path(struct dmsnap_open_options *options,
                                         const char *path,
@@ -1542,8 +1579,8 @@ int dmsnap_open_options_set_origin_storage(struct dmsnap_open_options *options,
                                            const struct dmsnap_storage *storage);
 
 /**
- * The origin is an image that is open already. It can be read through its own handle from then on, not written. The options, and the image that
- * is opened with them, hold a reference of their own.
+ * The origin is an image that is open already. It can be read through its own handle from then on,
+ * not written. The options, and the image that is opened with them, hold a reference of their own.
  */
 int dmsnap_open_options_set_origin_image(struct dmsnap_open_options *options,
                                          const struct dmsnap_image *image);
@@ -1554,14 +1591,14 @@ int dmsnap_open_options_set_origin_image(struct dmsnap_open_options *options,
 int dmsnap_open_options_set_ignore_origin_uuid(struct dmsnap_open_options *options, bool ignore);
 
 /**
- * Size of the disk in bytes, if the image is a bare store. It does not record one; without this it is as long as its origin, and without an
- * origin as long as its last exception says.
+ * Size of the disk in bytes, if the image is a bare store. It does not record one; without this it
+ * is as long as its origin, and without an origin as long as its last exception says.
  */
-int dmsnap_open_options_set_bare_size(struct dmsnap_open_options *options,
-                                      uint64_t size);
+int dmsnap_open_options_set_bare_size(struct dmsnap_open_options *options, uint64_t size);
 
 /**
- * Options: chunks of 16 KiB, no origin, a random UUID. The size has to be set unless there is an origin. Never NULL.
+ * Options: chunks of 16 KiB, no origin, a random UUID. The size has to be set unless there is an
+ * origin. Never NULL.
  */
 struct dmsnap_create_options *dmsnap_create_options_new(void);
 
@@ -1581,25 +1618,27 @@ int dmsnap_create_options_set_chunk_size(struct dmsnap_create_options *options, 
 int dmsnap_create_options_set_size(struct dmsnap_create_options *options, uint64_t bytes);
 
 /**
- * The origin, by a name (UTF-8) that is stored as given; a relative one starts at the new file's directory. `format` is a `dmsnap_format`.
- * The origin must exist, unless `dmsnap_create_options_set_origin_identity` says what there is to know.
+ * The origin, by a name (UTF-8) that is stored as given; a relative one starts at the new file's
+ * directory. `format` is a `dmsnap_format`. The origin must exist, unless
+ * `dmsnap_create_options_set_origin_identity` says what there is to know.
  */
 int dmsnap_create_options_set_origin(struct dmsnap_create_options *options,
                                      const char *name,
                                      uint32_t format);
 
 /**
- * What to record as the origin's UUID (16 bytes; NULL or zeros: unknown) and size in bytes, instead of opening the origin to find out.
+ * What to record as the origin's UUID (16 bytes; NULL or zeros: unknown) and size in bytes,
+ * instead of opening the origin to find out.
  */
 int dmsnap_create_options_set_origin_identity(struct dmsnap_create_options *options,
                                               const uint8_t *uuid,
                                               uint64_t size);
 
 /**
- * Whether to make a store without a descriptor, as the kernel makes it: it records neither size nor origin, its user has to know them.
+ * Whether to make a store without a descriptor, as the kernel makes it: it records neither size
+ * nor origin, its user has to know them.
  */
-int dmsnap_create_options_set_bare(struct dmsnap_create_options *options,
-                                   bool bare);
+int dmsnap_create_options_set_bare(struct dmsnap_create_options *options, bool bare);
 
 /**
  * Identity of the new image, 16 bytes that are not all zero, instead of a random one.
@@ -1612,37 +1651,38 @@ int dmsnap_create_options_set_uuid(struct dmsnap_create_options *options, const 
 int dmsnap_create_options_set_on_existing(struct dmsnap_create_options *options, bool on_existing);
 
 /**
- * Creates a layer at `path`, which must not exist unless the options allow it. Durable when it returns; after a failure nothing is left
- * at `path`.
+ * Creates a layer at `path`, which must not exist unless the options allow it. Durable when it
+ * returns; after a failure nothing is left at `path`.
  */
-int dmsnap_image_create(const char *path,
-                        const struct dmsnap_create_options *options);
+int dmsnap_image_create(const char *path, const struct dmsnap_create_options *options);
 
 /**
- * Creates a layer in `storage`, whose content is lost. Opens nothing else: what is to be known of an origin comes from
- * `dmsnap_create_options_set_origin_identity`.
+ * Creates a layer in `storage`, whose content is lost. Opens nothing else: what is to be known of
+ * an origin comes from `dmsnap_create_options_set_origin_identity`.
  */
 int dmsnap_image_create_on(const struct dmsnap_storage *storage,
                            const struct dmsnap_create_options *options);
 
 /**
- * Opens the layer at `path` and what lies below it. NULL options are the defaults. `-EACCES` if the image names an origin and the options do not
- * say where it comes from.
+ * Opens the layer at `path` and what lies below it. NULL options are the defaults. `-EACCES` if
+ * the image names an origin and the options do not say where it comes from.
  */
 int dmsnap_image_open(const char *path,
                       const struct dmsnap_open_options *options,
                       struct dmsnap_image **out);
 
 /**
- * Opens the layer in `storage`, of which the image holds a reference of its own. A relative name of an origin starts at the current directory.
+ * Opens the layer in `storage`, of which the image holds a reference of its own. A relative name
+ * of an origin starts at the current directory.
  */
 int dmsnap_image_open_storage(const struct dmsnap_storage *storage,
                               const struct dmsnap_open_options *options,
                               struct dmsnap_image **out);
 
 /**
- * Flushes, gives back what space was reserved ahead, and closes. The handle is gone whatever it returns, except for `-EDEADLK`, and for `-EINVAL` because of NULL. An image
- * that others have as their origin stays open below them.
+ * Flushes, gives back what space was reserved ahead, and closes. The handle is gone whatever it
+ * returns, except for `-EDEADLK`, and for `-EINVAL` because of NULL. An image that others have as
+ * their origin stays open below them.
  */
 int dmsnap_image_close(struct dmsnap_image *image);
 
@@ -1657,23 +1697,22 @@ int dmsnap_image_size(const struct dmsnap_image *image, uint64_t *out);
 int dmsnap_image_chunk_size(const struct dmsnap_image *image, uint64_t *out);
 
 /**
- * Makes the disk `size` bytes long, a multiple of 512. What is new reads as zeros. Shorter only if `shrink` is set: what lay past the new
- * end is lost. Durable when it returns. A bare store cannot be resized.
+ * Makes the disk `size` bytes long, a multiple of 512. What is new reads as zeros. Shorter only if
+ * `shrink` is set: what lay past the new end is lost. Durable when it returns. A bare store cannot
+ * be resized.
  */
-int dmsnap_image_resize(const struct dmsnap_image *image,
-                        uint64_t size,
-                        bool shrink);
+int dmsnap_image_resize(const struct dmsnap_image *image, uint64_t size, bool shrink);
 
 /**
- * Creates a layer at `path` with this image as its origin, and goes on in it: what is written from now on goes there, and what was the top layer so far
- * is frozen, flushed and locked as an origin. `chunk_size` is in bytes, 0 stands for the present one. A failure leaves everything as it was.
+ * Creates a layer at `path` with this image as its origin, and goes on in it: what is written from
+ * now on goes there, and what was the top layer so far is frozen, flushed and locked as an origin.
+ * `chunk_size` is in bytes, 0 stands for the present one. A failure leaves everything as it was.
  */
-int dmsnap_image_snapshot(const struct dmsnap_image *image,
-                          const char *path,
-                          uint64_t chunk_size);
+int dmsnap_image_snapshot(const struct dmsnap_image *image, const char *path, uint64_t chunk_size);
 
 /**
- * The same in `storage`, whose content is lost. `origin_name` is what the new layer records as the name of the present top layer; NULL records none.
+ * The same in `storage`, whose content is lost. `origin_name` is what the new layer records as the
+ * name of the present top layer; NULL records none.
  */
 int dmsnap_image_snapshot_to(const struct dmsnap_image *image,
                              const struct dmsnap_storage *storage,
@@ -1701,7 +1740,8 @@ int dmsnap_image_status(const struct dmsnap_image *image, struct dmsnap_status *
 int dmsnap_image_usage(const struct dmsnap_image *image, struct dmsnap_usage *out);
 
 /**
- * The first exceptions of the top layer at or behind chunk `old_chunk`. To see all, begin with 0 and go on at `old_chunk + count`.
+ * The first exceptions of the top layer at or behind chunk `old_chunk`. To see all, begin with 0
+ * and go on at `old_chunk + count`.
  */
 int dmsnap_image_next_run(const struct dmsnap_image *image,
                           uint64_t old_chunk,
@@ -1713,7 +1753,8 @@ int dmsnap_image_next_run(const struct dmsnap_image *image,
 int dmsnap_image_read(const struct dmsnap_image *image, void *buffer, size_t len, uint64_t offset);
 
 /**
- * Reads into `iovcnt` buffers, at most 1024, from `offset` on. They must not overlap. All of them are filled, or it fails.
+ * Reads into `iovcnt` buffers, at most 1024, from `offset` on. They must not overlap. All of them
+ * are filled, or it fails.
  */
 int dmsnap_image_readv(const struct dmsnap_image *image,
                        const struct iovec *iov,
@@ -1742,11 +1783,10 @@ int dmsnap_image_writev(const struct dmsnap_image *image,
 int dmsnap_image_flush(const struct dmsnap_image *image);
 
 /**
- * Gives back the space of `len` bytes at `offset`: chunks that lie wholly in there and were written become zeros, all else stays as it is.
+ * Gives back the space of `len` bytes at `offset`: chunks that lie wholly in there and were
+ * written become zeros, all else stays as it is.
  */
-int dmsnap_image_discard(const struct dmsnap_image *image,
-                         uint64_t offset,
-                         uint64_t len);
+int dmsnap_image_discard(const struct dmsnap_image *image, uint64_t offset, uint64_t len);
 
 /**
  * Makes `len` bytes at `offset` read as zeros. With `unmap` space may be given back.
@@ -1757,7 +1797,8 @@ int dmsnap_image_write_zeroes(const struct dmsnap_image *image,
                               bool unmap);
 
 /**
- * The first extent of the range of `len` bytes, at least 1, from `offset` on. To see all, go on at `start + len`.
+ * The first extent of the range of `len` bytes, at least 1, from `offset` on. To see all, go on at
+ * `start + len`.
  */
 int dmsnap_image_next_extent(const struct dmsnap_image *image,
                              uint64_t offset,
@@ -1767,8 +1808,9 @@ int dmsnap_image_next_extent(const struct dmsnap_image *image,
 /**
  * Merges the top layer into its origin. Reads and writes of other threads go on meanwhile.
  *
- * `callback` is called between the batches, with `opaque` and how far the merge is; `false` from it stops the merge with `-ECANCELED`, and what was merged
- * stays merged. It runs on the calling thread, must return, and must not use this image. NULL is allowed.
+ * `callback` is called between the batches, with `opaque` and how far the merge is; `false` from
+ * it stops the merge with `-ECANCELED`, and what was merged stays merged. It runs on the calling
+ * thread, must return, and must not use this image. NULL is allowed.
  */
 int dmsnap_image_merge(const struct dmsnap_image *image,
                        bool (*callback)(void *opaque, const struct dmsnap_progress *progress),
@@ -1830,16 +1872,16 @@ int dmsnap_info_status(const struct dmsnap_info *info, struct dmsnap_status *out
 int dmsnap_info_usage(const struct dmsnap_info *info, struct dmsnap_usage *out);
 
 /**
- * The image descriptor of the top layer, NULL for a bare store. It is a copy and belongs to the caller.
+ * The image descriptor of the top layer, NULL for a bare store. It is a copy and belongs to the
+ * caller.
  */
-int dmsnap_info_descriptor(const struct dmsnap_info *info,
-                           struct dmsnap_descriptor **out);
+int dmsnap_info_descriptor(const struct dmsnap_info *info, struct dmsnap_descriptor **out);
 
 /**
- * Warning `index`, counted from 0: what looked wrong while opening but did no harm. NULL behind the last one. It belongs to the info.
+ * Warning `index`, counted from 0: what looked wrong while opening but did no harm. NULL behind
+ * the last one. It belongs to the info.
  */
-const char *dmsnap_info_warning(const struct dmsnap_info *info,
-                                uint64_t index);
+const char *dmsnap_info_warning(const struct dmsnap_info *info, uint64_t index);
 
 /**
  * Layer `index`: 0 is the top, 1 its origin, and so on; `-EINVAL` behind the last one.
@@ -1857,18 +1899,19 @@ struct dmsnap_amend_options *dmsnap_amend_options_new(void);
 void dmsnap_amend_options_free(struct dmsnap_amend_options *options);
 
 /**
- * Records another origin, by a name (UTF-8) as in `dmsnap_create_options_set_origin`; NULL records that there is none, and `format` does not count then. The content below
- * is not looked at: it must be the same, or the image changes.
+ * Records another origin, by a name (UTF-8) as in `dmsnap_create_options_set_origin`; NULL records
+ * that there is none, and `format` does not count then. The content below is not looked at: it
+ * must be the same, or the image changes.
  */
 int dmsnap_amend_options_set_origin(struct dmsnap_amend_options *options,
                                     const char *name,
                                     uint32_t format);
 
 /**
- * Gives a bare store a descriptor, with this size of the disk in bytes. Needs chunks of at least 4096 bytes.
+ * Gives a bare store a descriptor, with this size of the disk in bytes. Needs chunks of at least
+ * 4096 bytes.
  */
-int dmsnap_amend_options_add_descriptor(struct dmsnap_amend_options *options,
-                                        uint64_t size);
+int dmsnap_amend_options_add_descriptor(struct dmsnap_amend_options *options, uint64_t size);
 
 /**
  * Makes it a bare store: size and origin are forgotten.
@@ -1876,7 +1919,8 @@ int dmsnap_amend_options_add_descriptor(struct dmsnap_amend_options *options,
 int dmsnap_amend_options_remove_descriptor(struct dmsnap_amend_options *options);
 
 /**
- * Changes the descriptor; durable when it returns. The open image shows what it showed: stored names count at the next open.
+ * Changes the descriptor; durable when it returns. The open image shows what it showed: stored
+ * names count at the next open.
  */
 int dmsnap_image_amend(const struct dmsnap_image *image,
                        const struct dmsnap_amend_options *options);
@@ -1907,7 +1951,8 @@ int dmsnap_check_options_set_lock(struct dmsnap_check_options *options, bool loc
 int dmsnap_check_options_set_origin_size(struct dmsnap_check_options *options, uint64_t size);
 
 /**
- * Checks the layer at `path`, and nothing below it. NULL options are the defaults. Findings are no error: the report has them.
+ * Checks the layer at `path`, and nothing below it. NULL options are the defaults. Findings are no
+ * error: the report has them.
  */
 int dmsnap_check_report_open(const char *path,
                              const struct dmsnap_check_options *options,
@@ -1934,8 +1979,9 @@ int dmsnap_check_report_finding(const struct dmsnap_check_report *report,
                                 struct dmsnap_finding *out);
 
 /**
- * Hole `index`, counted from 0: a range of the COW file below next free that no record uses, in bytes. Metadata areas may lie in it. Where it occupies
- * space, the parts that `dmsnap_check_report_data` tells are leaks.
+ * Hole `index`, counted from 0: a range of the COW file below next free that no record uses, in
+ * bytes. Metadata areas may lie in it. Where it occupies space, the parts that
+ * `dmsnap_check_report_data` tells are leaks.
  */
 int dmsnap_check_report_hole(const struct dmsnap_check_report *report,
                              uint64_t index,
@@ -1943,7 +1989,8 @@ int dmsnap_check_report_hole(const struct dmsnap_check_report *report,
                              uint64_t *len);
 
 /**
- * The first part of the range of `len` bytes from `offset` of the COW file that is no metadata area. A length of 0 is given if there is none.
+ * The first part of the range of `len` bytes from `offset` of the COW file that is no metadata
+ * area. A length of 0 is given if there is none.
  */
 int dmsnap_check_report_data(const struct dmsnap_check_report *report,
                              uint64_t offset,
@@ -1984,14 +2031,15 @@ int dmsnap_check_reader_next_plan(struct dmsnap_check_reader *reader, struct dms
 int dmsnap_check_reader_finish_plan(struct dmsnap_check_reader *reader, struct dmsnap_plan *plan);
 
 /**
- * Gives the report, when `dmsnap_check_reader_next_plan` gave NULL. The reader is gone after the call, whatever it returns.
+ * Gives the report, when `dmsnap_check_reader_next_plan` gave NULL. The reader is gone after the
+ * call, whatever it returns.
  */
 int dmsnap_check_reader_finish(struct dmsnap_check_reader *reader,
                                struct dmsnap_check_report **out);
 
 /**
- * A descriptor for an image of `virtual_size` bytes, a multiple of 512, with this UUID of 16 bytes that are not all zero. The store sets
- * the generation.
+ * A descriptor for an image of `virtual_size` bytes, a multiple of 512, with this UUID of 16 bytes
+ * that are not all zero. The store sets the generation.
  */
 int dmsnap_descriptor_new(uint64_t virtual_size,
                           const uint8_t *uuid,
@@ -2009,7 +2057,8 @@ int dmsnap_descriptor_read(const struct dmsnap_descriptor *descriptor,
                            struct dmsnap_descriptor_info *out);
 
 /**
- * Name of the origin as stored; NULL if there is none. It belongs to the descriptor and holds until that is changed or freed.
+ * Name of the origin as stored; NULL if there is none. It belongs to the descriptor and holds
+ * until that is changed or freed.
  */
 const char *dmsnap_descriptor_origin_name(const struct dmsnap_descriptor *descriptor);
 
@@ -2019,8 +2068,8 @@ const char *dmsnap_descriptor_origin_name(const struct dmsnap_descriptor *descri
 const char *dmsnap_descriptor_origin_format(const struct dmsnap_descriptor *descriptor);
 
 /**
- * Sets name, format name, UUID and size in bytes of the origin. A NULL name stands for no origin, a UUID that is NULL or zero for an unknown one. At
- * most 1023 bytes of name, UTF-8.
+ * Sets name, format name, UUID and size in bytes of the origin. A NULL name stands for no origin,
+ * a UUID that is NULL or zero for an unknown one. At most 1023 bytes of name, UTF-8.
  */
 int dmsnap_descriptor_set_origin(struct dmsnap_descriptor *descriptor,
                                  const char *name,
@@ -2029,11 +2078,11 @@ int dmsnap_descriptor_set_origin(struct dmsnap_descriptor *descriptor,
                                  uint64_t size);
 
 /**
- * Changes the size of the image in bytes, for a descriptor that is to be stored by `dmsnap_store_prepare_descriptor`. To change the size of
- * a disk, use `dmsnap_store_prepare_resize`.
+ * Changes the size of the image in bytes, for a descriptor that is to be stored by
+ * `dmsnap_store_prepare_descriptor`. To change the size of a disk, use
+ * `dmsnap_store_prepare_resize`.
  */
-int dmsnap_descriptor_set_virtual_size(struct dmsnap_descriptor *descriptor,
-                                       uint64_t virtual_size);
+int dmsnap_descriptor_set_virtual_size(struct dmsnap_descriptor *descriptor, uint64_t virtual_size);
 
 /**
  * Number of steps. 0 for NULL.
@@ -2046,11 +2095,10 @@ size_t dmsnap_plan_step_count(const struct dmsnap_plan *plan);
 int dmsnap_plan_purpose(const struct dmsnap_plan *plan, dmsnap_purpose *out);
 
 /**
- * Step `index`, counted from 0. Its `data` belongs to the plan and holds until the plan is finished or freed.
+ * Step `index`, counted from 0. Its `data` belongs to the plan and holds until the plan is
+ * finished or freed.
  */
-int dmsnap_plan_step(const struct dmsnap_plan *plan,
-                     size_t index,
-                     struct dmsnap_step *out);
+int dmsnap_plan_step(const struct dmsnap_plan *plan, size_t index, struct dmsnap_step *out);
 
 /**
  * Hands over the `len` bytes that step `index`, a read, asked for. They are copied.
@@ -2058,21 +2106,22 @@ int dmsnap_plan_step(const struct dmsnap_plan *plan,
 int dmsnap_plan_supply(struct dmsnap_plan *plan, size_t index, const void *data, size_t len);
 
 /**
- * Ends a plan that need not go back: one of a loader or a check reader that is given up, or one of `dmsnap_store_format`. NULL is allowed. A plan of
- * a store goes to `dmsnap_store_finish_plan` instead, or the store waits for it for ever.
+ * Ends a plan that need not go back: one of a loader or a check reader that is given up, or one of
+ * `dmsnap_store_format`. NULL is allowed. A plan of a store goes to `dmsnap_store_finish_plan`
+ * instead, or the store waits for it for ever.
  */
 void dmsnap_plan_free(struct dmsnap_plan *plan);
 
 /**
- * Tells whether `data`, the first `len` bytes of a file (16 are enough), is a store; `out` may be NULL. `-EINVAL` if it is something else or blank, `-EUCLEAN` for
- * an illegal chunk size, `-ENOTSUP` for another version.
+ * Tells whether `data`, the first `len` bytes of a file (16 are enough), is a store; `out` may be
+ * NULL. `-EINVAL` if it is something else or blank, `-EUCLEAN` for an illegal chunk size,
+ * `-ENOTSUP` for another version.
  */
-int dmsnap_header_probe(const void *data,
-                        size_t len,
-                        struct dmsnap_header *out);
+int dmsnap_header_probe(const void *data, size_t len, struct dmsnap_header *out);
 
 /**
- * How large a COW file gets with `mapped_chunks` exceptions, and at the most, for a disk of `virtual_size` bytes in chunks of `chunk_size` bytes.
+ * How large a COW file gets with `mapped_chunks` exceptions, and at the most, for a disk of
+ * `virtual_size` bytes in chunks of `chunk_size` bytes.
  */
 int dmsnap_store_measure(uint64_t chunk_size,
                          uint64_t virtual_size,
@@ -2080,8 +2129,9 @@ int dmsnap_store_measure(uint64_t chunk_size,
                          struct dmsnap_measure *out);
 
 /**
- * Gives the plan that makes a new store with chunks of `chunk_size` bytes: a power of two from 512 bytes to 1 GiB, from 4096 on if there is a
- * `descriptor`. NULL makes it a bare store. `fixed_size` is for a device: its size is not set, and it may hold anything.
+ * Gives the plan that makes a new store with chunks of `chunk_size` bytes: a power of two from 512
+ * bytes to 1 GiB, from 4096 on if there is a `descriptor`. NULL makes it a bare store.
+ * `fixed_size` is for a device: its size is not set, and it may hold anything.
  *
  * The header's magic comes last: until then the file is no store. Run the plan, then free it.
  */
@@ -2091,7 +2141,8 @@ int dmsnap_store_format(uint64_t chunk_size,
                         struct dmsnap_plan **plan);
 
 /**
- * Options for a COW file of `cow_size` bytes: of fixed size, read-only, `DMSNAP_OVERFLOW_MODE_NO_SPACE`. Never NULL.
+ * Options for a COW file of `cow_size` bytes: of fixed size, read-only,
+ * `DMSNAP_OVERFLOW_MODE_NO_SPACE`. Never NULL.
  */
 struct dmsnap_load_options *dmsnap_load_options_new(uint64_t cow_size);
 
@@ -2111,10 +2162,10 @@ int dmsnap_load_options_set_growable(struct dmsnap_load_options *options, bool g
 int dmsnap_load_options_set_writable(struct dmsnap_load_options *options, bool writable);
 
 /**
- * Size of the origin in bytes, from which a bare store takes its own. Without it a bare store ends with its last exception.
+ * Size of the origin in bytes, from which a bare store takes its own. Without it a bare store ends
+ * with its last exception.
  */
-int dmsnap_load_options_set_origin_size(struct dmsnap_load_options *options,
-                                        uint64_t size);
+int dmsnap_load_options_set_origin_size(struct dmsnap_load_options *options, uint64_t size);
 
 /**
  * What a full device of fixed size means: a `dmsnap_overflow_mode`.
@@ -2132,25 +2183,23 @@ int dmsnap_loader_new(const struct dmsnap_load_options *options, struct dmsnap_l
 void dmsnap_loader_free(struct dmsnap_loader *loader);
 
 /**
- * The next reads, several at once and of bounded size, as a plan that belongs to the caller; NULL when everything is known. The plan
- * has reads of the COW file only.
+ * The next reads, several at once and of bounded size, as a plan that belongs to the caller; NULL
+ * when everything is known. The plan has reads of the COW file only.
  */
-int dmsnap_loader_next_plan(struct dmsnap_loader *loader,
-                            struct dmsnap_plan **plan);
+int dmsnap_loader_next_plan(struct dmsnap_loader *loader, struct dmsnap_plan **plan);
 
 /**
- * Takes in what was read. Every step must have been supplied. The plan is gone after the call, whatever it returns. `-EINVAL` if the file is no store,
- * `-EUCLEAN` if it contradicts itself, `-ENOTSUP` for a version or feature that is not known.
+ * Takes in what was read. Every step must have been supplied. The plan is gone after the call,
+ * whatever it returns. `-EINVAL` if the file is no store, `-EUCLEAN` if it contradicts itself,
+ * `-ENOTSUP` for a version or feature that is not known.
  */
-int dmsnap_loader_finish_plan(struct dmsnap_loader *loader,
-                              struct dmsnap_plan *plan);
+int dmsnap_loader_finish_plan(struct dmsnap_loader *loader, struct dmsnap_plan *plan);
 
 /**
- * Gives the store, when `dmsnap_loader_next_plan` gave NULL. The loader is gone after the call, whatever it returns. An invalidated
- * store loads: its state is `DMSNAP_STATE_INVALID`.
+ * Gives the store, when `dmsnap_loader_next_plan` gave NULL. The loader is gone after the call,
+ * whatever it returns. An invalidated store loads: its state is `DMSNAP_STATE_INVALID`.
  */
-int dmsnap_loader_finish(struct dmsnap_loader *loader,
-                         struct dmsnap_store **out);
+int dmsnap_loader_finish(struct dmsnap_loader *loader, struct dmsnap_store **out);
 
 /**
  * Frees a store. What was not committed is lost. NULL is allowed.
@@ -2168,7 +2217,8 @@ int dmsnap_store_info(const struct dmsnap_store *store, struct dmsnap_store_fact
 int dmsnap_store_descriptor(const struct dmsnap_store *store, struct dmsnap_descriptor **out);
 
 /**
- * Whether so many exceptions wait that the host should commit now, to bound memory and loss. Ask after completing. `false` for NULL.
+ * Whether so many exceptions wait that the host should commit now, to bound memory and loss. Ask
+ * after completing. `false` for NULL.
  */
 bool dmsnap_store_should_commit(const struct dmsnap_store *store);
 
@@ -2183,16 +2233,19 @@ int dmsnap_store_usage(const struct dmsnap_store *store, struct dmsnap_usage *ou
 int dmsnap_store_status(const struct dmsnap_store *store, struct dmsnap_status *out);
 
 /**
- * The first exceptions at or behind chunk `old_chunk` of the snapshot. To see all, begin with 0 and go on at `old_chunk + count`.
+ * The first exceptions at or behind chunk `old_chunk` of the snapshot. To see all, begin with 0
+ * and go on at `old_chunk + count`.
  */
 int dmsnap_store_next_run(const struct dmsnap_store *store,
                           uint64_t old_chunk,
                           struct dmsnap_run *out);
 
 /**
- * Finds where the first bytes of the range are read from, and how many of them lie there in one run. What is in flight still reads as the origin.
+ * Finds where the first bytes of the range are read from, and how many of them lie there in one
+ * run. What is in flight still reads as the origin.
  *
- * `-EINVAL` for an empty range or one that ends past the disk, `-EIO` if the snapshot is invalid. Allocates nothing.
+ * `-EINVAL` for an empty range or one that ends past the disk, `-EIO` if the snapshot is invalid.
+ * Allocates nothing.
  */
 int dmsnap_store_map(const struct dmsnap_store *store,
                      uint64_t offset,
@@ -2200,9 +2253,11 @@ int dmsnap_store_map(const struct dmsnap_store *store,
                      struct dmsnap_mapping *out);
 
 /**
- * Finds where the first bytes of the range are written to, and how many of them go there in one run.
+ * Finds where the first bytes of the range are written to, and how many of them go there in one
+ * run.
  *
- * Errors as `dmsnap_store_map`, and `-EROFS`, `-ENOSPC` (overflow in mode PO) or `-EIO` (an earlier failure) if writing is not possible. Allocates nothing.
+ * Errors as `dmsnap_store_map`, and `-EROFS`, `-ENOSPC` (overflow in mode PO) or `-EIO` (an
+ * earlier failure) if writing is not possible. Allocates nothing.
  */
 int dmsnap_store_map_write(const struct dmsnap_store *store,
                            uint64_t offset,
@@ -2210,28 +2265,31 @@ int dmsnap_store_map_write(const struct dmsnap_store *store,
                            struct dmsnap_mapping *out);
 
 /**
- * Takes a pin: what was mapped under the same (shared) lock stays where it is until the pin is released. One pin serves any number of ranges.
- * 0 for NULL.
+ * Takes a pin: what was mapped under the same (shared) lock stays where it is until the pin is
+ * released. One pin serves any number of ranges. 0 for NULL.
  */
 uint64_t dmsnap_store_pin(const struct dmsnap_store *store);
 
 /**
- * Releases a pin, once. May be called at any time, also while an exclusive call runs. Returns whether the host should wake those
- * who were told to wait.
+ * Releases a pin, once. May be called at any time, also while an exclusive call runs. Returns
+ * whether the host should wake those who were told to wait.
  */
-bool dmsnap_store_unpin(const struct dmsnap_store *store,
-                        uint64_t pin);
+bool dmsnap_store_unpin(const struct dmsnap_store *store, uint64_t pin);
 
 /**
- * Allocates chunks of the COW file for up to `count` chunks of the snapshot from `first_chunk` on, which `dmsnap_store_map_write` called
- * `UNMAPPED` (the kernel's `prepare_exception`, for a run of chunks). The answer is one of
+ * Allocates chunks of the COW file for up to `count` chunks of the snapshot from `first_chunk` on,
+ * which `dmsnap_store_map_write` called `UNMAPPED` (the kernel's `prepare_exception`, for a run of
+ * chunks). The answer is one of
  *
- * - `READY`: `exception` is filled in. Until it is completed or aborted, reads see the origin and other writers of these chunks wait. Give the new
- *   chunks their whole content: what is written, the origin's bytes around it, zeros past the end of the origin and of the disk.
- * - `PLAN`: a plan to reserve space is given (`plan` is NULL otherwise), which goes back to `dmsnap_store_finish_plan`. Then ask again.
+ * - `READY`: `exception` is filled in. Until it is completed or aborted, reads see the origin and
+ *   other writers of these chunks wait. Give the new chunks their whole content: what is written,
+ *   the origin's bytes around it, zeros past the end of the origin and of the disk.
+ * - `PLAN`: a plan to reserve space is given (`plan` is NULL otherwise), which goes back to
+ *   `dmsnap_store_finish_plan`. Then ask again.
  * - `WAIT`, `RETRY`.
  *
- * `-ENOSPC` if a device of fixed size is full; in mode P the snapshot is then invalid, see `dmsnap_store_take_invalidation`.
+ * `-ENOSPC` if a device of fixed size is full; in mode P the snapshot is then invalid, see
+ * `dmsnap_store_take_invalidation`.
  */
 int dmsnap_store_prepare_exception(struct dmsnap_store *store,
                                    uint64_t first_chunk,
@@ -2241,23 +2299,25 @@ int dmsnap_store_prepare_exception(struct dmsnap_store *store,
                                    struct dmsnap_plan **plan);
 
 /**
- * Makes a prepared exception visible to reads. Its data must be in place, though not yet durable. Unlike in the kernel, no record is
- * written until `dmsnap_store_commit_exceptions`. If it fails, the exception was aborted.
+ * Makes a prepared exception visible to reads. Its data must be in place, though not yet durable.
+ * Unlike in the kernel, no record is written until `dmsnap_store_commit_exceptions`. If it fails,
+ * the exception was aborted.
  */
-int dmsnap_store_complete_exception(struct dmsnap_store *store,
-                                    uint64_t id);
+int dmsnap_store_complete_exception(struct dmsnap_store *store, uint64_t id);
 
 /**
- * Forgets a prepared exception whose data could not be written. Its chunks are used again; writers that waited try again.
+ * Forgets a prepared exception whose data could not be written. Its chunks are used again; writers
+ * that waited try again.
  */
-int dmsnap_store_abort_exception(struct dmsnap_store *store,
-                                 uint64_t id);
+int dmsnap_store_abort_exception(struct dmsnap_store *store, uint64_t id);
 
 /**
- * Asks what has to be written so that every exception completed by now survives a crash (the kernel's `commit_exception`, for many at once). What is
- * in flight is not waited for. The answer is
+ * Asks what has to be written so that every exception completed by now survives a crash (the
+ * kernel's `commit_exception`, for many at once). What is in flight is not waited for. The answer
+ * is
  *
- * - `PLAN`: it holds all flushes of the COW file that are needed. Run it, finish it, and ask again if what was completed meanwhile matters.
+ * - `PLAN`: it holds all flushes of the COW file that are needed. Run it, finish it, and ask again
+ *   if what was completed meanwhile matters.
  * - `CLEAN`: just flush the COW file. Tell `dmsnap_store_fail` if that fails.
  * - `WAIT`: a plan is outstanding. One commit is outstanding at a time.
  *
@@ -2268,48 +2328,47 @@ int dmsnap_store_commit_exceptions(struct dmsnap_store *store,
                                    struct dmsnap_plan **plan);
 
 /**
- * Gives a plan back to the store, with 0 if every step was done or the negative errno of one that failed, which is passed on. The plan
- * is gone after the call, whatever it returns.
+ * Gives a plan back to the store, with 0 if every step was done or the negative errno of one that
+ * failed, which is passed on. The plan is gone after the call, whatever it returns.
  *
- * `-ENOSPC` and `-EDQUOT` leave everything as it was: the store gives the same work out again when it is asked. Any other failure of a plan that
- * writes metadata or flushes ends writing until the store is loaded again.
+ * `-ENOSPC` and `-EDQUOT` leave everything as it was: the store gives the same work out again when
+ * it is asked. Any other failure of a plan that writes metadata or flushes ends writing until the
+ * store is loaded again.
  */
-int dmsnap_store_finish_plan(struct dmsnap_store *store,
-                             struct dmsnap_plan *plan,
-                             int result);
+int dmsnap_store_finish_plan(struct dmsnap_store *store, struct dmsnap_plan *plan, int result);
 
 /**
- * Tells that a flush of the COW file, which the host did by itself, failed with this negative errno. Except for missing space nothing can be taken for
- * durable then: the store takes no more writes until it is loaded again.
+ * Tells that a flush of the COW file, which the host did by itself, failed with this negative
+ * errno. Except for missing space nothing can be taken for durable then: the store takes no more
+ * writes until it is loaded again.
  */
-int dmsnap_store_fail(struct dmsnap_store *store,
-                      int result);
+int dmsnap_store_fail(struct dmsnap_store *store, int result);
 
 /**
- * Begins a merge into an origin of `origin_size` bytes, which is at least as long as the disk (the kernel's `prepare_merge`). From now on first writes go to the
- * origin. Unlike the kernel's it works in large batches, each of which copies, flushes the origin, clears the records (the kernel's
- * `commit_merge`) and flushes the COW file; `dmsnap_store_next_plan` gives them out.
+ * Begins a merge into an origin of `origin_size` bytes, which is at least as long as the disk (the
+ * kernel's `prepare_merge`). From now on first writes go to the origin. Unlike the kernel's it
+ * works in large batches, each of which copies, flushes the origin, clears the records (the
+ * kernel's `commit_merge`) and flushes the COW file; `dmsnap_store_next_plan` gives them out.
  */
-int dmsnap_store_prepare_merge(struct dmsnap_store *store,
-                               uint64_t origin_size);
+int dmsnap_store_prepare_merge(struct dmsnap_store *store, uint64_t origin_size);
 
 /**
- * Begins to change the size of the disk to `size` bytes, a multiple of 512, over an origin of `origin_size` bytes. What growing uncovers
- * will read as zeros. Shrinking drops exceptions; what lay there is lost. A bare store cannot be resized.
+ * Begins to change the size of the disk to `size` bytes, a multiple of 512, over an origin of
+ * `origin_size` bytes. What growing uncovers will read as zeros. Shrinking drops exceptions; what
+ * lay there is lost. A bare store cannot be resized.
  */
-int dmsnap_store_prepare_resize(struct dmsnap_store *store,
-                                uint64_t size,
-                                uint64_t origin_size);
+int dmsnap_store_prepare_resize(struct dmsnap_store *store, uint64_t size, uint64_t origin_size);
 
 /**
- * Begins to store another image descriptor; the store sets its generation. NULL removes it: the store becomes bare. The descriptor stays
- * the caller's.
+ * Begins to store another image descriptor; the store sets its generation. NULL removes it: the
+ * store becomes bare. The descriptor stays the caller's.
  */
 int dmsnap_store_prepare_descriptor(struct dmsnap_store *store,
                                     const struct dmsnap_descriptor *descriptor);
 
 /**
- * Begins to finish what an interrupted operation left: stale slots, records that stand twice, exceptions past the disk's end.
+ * Begins to finish what an interrupted operation left: stale slots, records that stand twice,
+ * exceptions past the disk's end.
  */
 int dmsnap_store_prepare_repair(struct dmsnap_store *store);
 
@@ -2319,14 +2378,15 @@ int dmsnap_store_prepare_repair(struct dmsnap_store *store);
 int dmsnap_store_make_empty(struct dmsnap_store *store);
 
 /**
- * Begins to invalidate the store for ever (the kernel's `drop_snapshot`). Unlike the kernel it writes the first sector only and keeps the
- * descriptor.
+ * Begins to invalidate the store for ever (the kernel's `drop_snapshot`). Unlike the kernel it
+ * writes the first sector only and keeps the descriptor.
  */
 int dmsnap_store_drop_snapshot(struct dmsnap_store *store);
 
 /**
- * Gives the next plan of the job that was begun by `dmsnap_store_prepare_...`, `make_empty` or `drop_snapshot`. One job at a time; other calls go
- * on beside it. The answer is `PLAN`, `WAIT` or `DONE`, after which the job is over; `plan` is NULL unless it is `PLAN`. After an error the job
+ * Gives the next plan of the job that was begun by `dmsnap_store_prepare_...`, `make_empty` or
+ * `drop_snapshot`. One job at a time; other calls go on beside it. The answer is `PLAN`, `WAIT` or
+ * `DONE`, after which the job is over; `plan` is NULL unless it is `PLAN`. After an error the job
  * waits for another call, or for `dmsnap_store_cancel`.
  */
 int dmsnap_store_next_plan(struct dmsnap_store *store,
@@ -2334,7 +2394,8 @@ int dmsnap_store_next_plan(struct dmsnap_store *store,
                            struct dmsnap_plan **plan);
 
 /**
- * Ends the job where it stands; what it made durable stays. Between two plans only: `-EBUSY` while one is outstanding.
+ * Ends the job where it stands; what it made durable stays. Between two plans only: `-EBUSY` while
+ * one is outstanding.
  */
 int dmsnap_store_cancel(struct dmsnap_store *store);
 
@@ -2344,23 +2405,22 @@ int dmsnap_store_cancel(struct dmsnap_store *store);
 int dmsnap_store_progress(const struct dmsnap_store *store, struct dmsnap_progress *out);
 
 /**
- * Gives a plan for returning the space of chunks that were freed and that no pin holds, or NULL if there are none at the moment. Good after
- * a batch of a merge, and after other jobs.
+ * Gives a plan for returning the space of chunks that were freed and that no pin holds, or NULL if
+ * there are none at the moment. Good after a batch of a merge, and after other jobs.
  */
-int dmsnap_store_reclaim(struct dmsnap_store *store,
-                         struct dmsnap_plan **plan);
+int dmsnap_store_reclaim(struct dmsnap_store *store, struct dmsnap_plan **plan);
 
 /**
- * Gives a plan for cutting what the file was extended by ahead of need, or NULL. For closing, after the last commit.
+ * Gives a plan for cutting what the file was extended by ahead of need, or NULL. For closing,
+ * after the last commit.
  */
-int dmsnap_store_trim(struct dmsnap_store *store,
-                      struct dmsnap_plan **plan);
+int dmsnap_store_trim(struct dmsnap_store *store, struct dmsnap_plan **plan);
 
 /**
- * Gives the plan that writes the invalid header, if running full in mode P has made one due, else NULL.
+ * Gives the plan that writes the invalid header, if running full in mode P has made one due, else
+ * NULL.
  */
-int dmsnap_store_take_invalidation(struct dmsnap_store *store,
-                                   struct dmsnap_plan **plan);
+int dmsnap_store_take_invalidation(struct dmsnap_store *store, struct dmsnap_plan **plan);
 
 /**
  * Tells that a COW device of fixed size has `size` bytes now. What is new on it is used at once.

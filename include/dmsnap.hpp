@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //
-// dmsnap for C++17: the handles of dmsnap.h as objects that end themselves, errors as exceptions. Nothing else is added, and
-// dmsnap.h is the documentation; names are its names without the noun. `get()` gives the C handle for whatever is not wrapped here.
+// dmsnap for C++17: the handles of dmsnap.h as objects that end themselves, errors as exceptions.
+// Nothing else is added, and dmsnap.h is the documentation; names are its names without the noun.
+// `get()` gives the C handle for whatever is not wrapped here.
 //
 // Threads are as in C: what takes a `const` handle there may run at the same time here.
 #ifndef DMSNAP_HPP
@@ -24,7 +25,8 @@ namespace dmsnap {
 
 using uuid = std::array<std::uint8_t, 16>;
 
-// A failed call: `code()` is the errno in the generic category, `kind()` tells apart what shares one.
+// A failed call: `code()` is the errno in the generic category, `kind()` tells apart what shares
+// one.
 class error : public std::system_error {
 public:
     error(int errnum, dmsnap_error_kind kind, const std::string &message)
@@ -591,8 +593,8 @@ public:
                                        origin_name ? origin_name->c_str() : nullptr, chunk_size));
     }
 
-    // `progress` is called between the batches; false from it stops the merge. What it throws stops the merge too, and is thrown
-    // on when the library has come to rest.
+    // `progress` is called between the batches; false from it stops the merge. What it throws stops
+    // the merge too, and is thrown on when the library has come to rest.
     void merge(const std::function<bool(const dmsnap_progress &)> &progress = nullptr) const
     {
         reporter caller = {progress, nullptr};
@@ -673,7 +675,8 @@ inline open_options &open_options::origin(const image &origin)
     return *this;
 }
 
-// The half without I/O, for hosts with an I/O engine of their own. The calls of the store are made on `get()`.
+// The half without I/O, for hosts with an I/O engine of their own. The calls of the store are made
+// on `get()`.
 using load_options = detail::handle<dmsnap_load_options, dmsnap_load_options_free>;
 using loader = detail::handle<dmsnap_loader, dmsnap_loader_free>;
 using check_reader = detail::handle<dmsnap_check_reader, dmsnap_check_reader_free>;

@@ -39,8 +39,9 @@ pub extern "C" fn dmsnap_amend_options_free(options: Option<Box<dmsnap_amend_opt
     guard_or((), || drop(options));
 }
 
-/// Records another origin, by a name (UTF-8) as in `dmsnap_create_options_set_origin`; NULL records that there is none, and `format` does not count then. The content below
-/// is not looked at: it must be the same, or the image changes.
+/// Records another origin, by a name (UTF-8) as in `dmsnap_create_options_set_origin`; NULL records
+/// that there is none, and `format` does not count then. The content below is not looked at: it
+/// must be the same, or the image changes.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dmsnap_amend_options_set_origin(
     options: Option<&mut dmsnap_amend_options>,
@@ -58,7 +59,8 @@ pub unsafe extern "C" fn dmsnap_amend_options_set_origin(
     })
 }
 
-/// Gives a bare store a descriptor, with this size of the disk in bytes. Needs chunks of at least 4096 bytes.
+/// Gives a bare store a descriptor, with this size of the disk in bytes. Needs chunks of at least
+/// 4096 bytes.
 #[unsafe(no_mangle)]
 pub extern "C" fn dmsnap_amend_options_add_descriptor(
     options: Option<&mut dmsnap_amend_options>,
@@ -75,7 +77,8 @@ pub extern "C" fn dmsnap_amend_options_remove_descriptor(
     guard(|| change(options, |amend| Ok(amend.remove_descriptor())))
 }
 
-/// Changes the descriptor; durable when it returns. The open image shows what it showed: stored names count at the next open.
+/// Changes the descriptor; durable when it returns. The open image shows what it showed: stored
+/// names count at the next open.
 #[unsafe(no_mangle)]
 pub extern "C" fn dmsnap_image_amend(
     image: Option<&dmsnap_image>,

@@ -15,13 +15,15 @@ use crate::image::CheckOutcome;
 use crate::store::{CheckReader, CheckReport};
 use crate::units::ByteRange;
 
-/// Reads a store for a check: used as a loader, but goes on where that one refuses. For one thread at a time.
+/// Reads a store for a check: used as a loader, but goes on where that one refuses. For one thread
+/// at a time.
 pub struct dmsnap_check_reader {
     reader: CheckReader,
     owner: Owner,
 }
 
-/// What a check found, and what a repair changed. Does not change; may be used by several threads at once.
+/// What a check found, and what a repair changed. Does not change; may be used by several threads
+/// at once.
 pub struct dmsnap_check_report {
     report: CheckReport,
     messages: Vec<CString>,
@@ -77,8 +79,8 @@ impl dmsnap_check_report {
     }
 }
 
-/// The figures of a check. Set `struct_size` before the call. Those about leaks and repairs are of the blocking half: a host of the
-/// store half finds leaks itself, see `dmsnap_check_report_hole`.
+/// The figures of a check. Set `struct_size` before the call. Those about leaks and repairs are of
+/// the blocking half: a host of the store half finds leaks itself, see `dmsnap_check_report_hole`.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct dmsnap_check_summary {
@@ -212,8 +214,9 @@ fn nothing_at(what: &str, index: usize) -> Error {
     )
 }
 
-/// Hole `index`, counted from 0: a range of the COW file below next free that no record uses, in bytes. Metadata areas may lie in it. Where it occupies
-/// space, the parts that `dmsnap_check_report_data` tells are leaks.
+/// Hole `index`, counted from 0: a range of the COW file below next free that no record uses, in
+/// bytes. Metadata areas may lie in it. Where it occupies space, the parts that
+/// `dmsnap_check_report_data` tells are leaks.
 #[unsafe(no_mangle)]
 pub extern "C" fn dmsnap_check_report_hole(
     report: Option<&dmsnap_check_report>,
@@ -232,7 +235,8 @@ pub extern "C" fn dmsnap_check_report_hole(
     })
 }
 
-/// The first part of the range of `len` bytes from `offset` of the COW file that is no metadata area. A length of 0 is given if there is none.
+/// The first part of the range of `len` bytes from `offset` of the COW file that is no metadata
+/// area. A length of 0 is given if there is none.
 #[unsafe(no_mangle)]
 pub extern "C" fn dmsnap_check_report_data(
     report: Option<&dmsnap_check_report>,
@@ -330,7 +334,8 @@ pub extern "C" fn dmsnap_check_reader_finish_plan(
     })
 }
 
-/// Gives the report, when `dmsnap_check_reader_next_plan` gave NULL. The reader is gone after the call, whatever it returns.
+/// Gives the report, when `dmsnap_check_reader_next_plan` gave NULL. The reader is gone after the
+/// call, whatever it returns.
 #[unsafe(no_mangle)]
 pub extern "C" fn dmsnap_check_reader_finish(
     reader: Option<Box<dmsnap_check_reader>>,

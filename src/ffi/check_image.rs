@@ -72,7 +72,8 @@ fn or_default(options: Option<&dmsnap_check_options>) -> CheckOptions {
     options.map_or_else(CheckOptions::new, |options| options.options)
 }
 
-/// Checks the layer at `path`, and nothing below it. NULL options are the defaults. Findings are no error: the report has them.
+/// Checks the layer at `path`, and nothing below it. NULL options are the defaults. Findings are no
+/// error: the report has them.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dmsnap_check_report_open(
     path: *const c_char,

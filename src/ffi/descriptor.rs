@@ -9,7 +9,8 @@ use super::handle::{Growing, Output, need, text, to_c, uuid};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{Descriptor, IncompatibleFeatures, Uuid};
 
-/// What an image knows about itself: size, identity, and the name of its origin. A bare store has none.
+/// What an image knows about itself: size, identity, and the name of its origin. A bare store has
+/// none.
 ///
 /// For one thread at a time.
 pub struct dmsnap_descriptor {
@@ -59,8 +60,8 @@ unsafe impl Growing for dmsnap_descriptor_info {
     const LEAST: usize = offset_of!(dmsnap_descriptor_info, origin_uuid) + size_of::<[u8; 16]>();
 }
 
-/// A descriptor for an image of `virtual_size` bytes, a multiple of 512, with this UUID of 16 bytes that are not all zero. The store sets
-/// the generation.
+/// A descriptor for an image of `virtual_size` bytes, a multiple of 512, with this UUID of 16 bytes
+/// that are not all zero. The store sets the generation.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dmsnap_descriptor_new(
     virtual_size: u64,
@@ -117,7 +118,8 @@ pub unsafe extern "C" fn dmsnap_descriptor_read(
     })
 }
 
-/// Name of the origin as stored; NULL if there is none. It belongs to the descriptor and holds until that is changed or freed.
+/// Name of the origin as stored; NULL if there is none. It belongs to the descriptor and holds
+/// until that is changed or freed.
 #[unsafe(no_mangle)]
 pub extern "C" fn dmsnap_descriptor_origin_name(
     descriptor: Option<&dmsnap_descriptor>,
@@ -141,8 +143,8 @@ fn pointer(text: Option<&CString>) -> *const c_char {
     text.map_or(null(), |text| text.as_ptr())
 }
 
-/// Sets name, format name, UUID and size in bytes of the origin. A NULL name stands for no origin, a UUID that is NULL or zero for an unknown one. At
-/// most 1023 bytes of name, UTF-8.
+/// Sets name, format name, UUID and size in bytes of the origin. A NULL name stands for no origin,
+/// a UUID that is NULL or zero for an unknown one. At most 1023 bytes of name, UTF-8.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dmsnap_descriptor_set_origin(
     descriptor: Option<&mut dmsnap_descriptor>,
@@ -184,8 +186,9 @@ unsafe fn optional<'a>(pointer: *const c_char, what: &str) -> Result<Option<&'a 
     Ok((!text.is_empty()).then_some(text))
 }
 
-/// Changes the size of the image in bytes, for a descriptor that is to be stored by `dmsnap_store_prepare_descriptor`. To change the size of
-/// a disk, use `dmsnap_store_prepare_resize`.
+/// Changes the size of the image in bytes, for a descriptor that is to be stored by
+/// `dmsnap_store_prepare_descriptor`. To change the size of a disk, use
+/// `dmsnap_store_prepare_resize`.
 #[unsafe(no_mangle)]
 pub extern "C" fn dmsnap_descriptor_set_virtual_size(
     descriptor: Option<&mut dmsnap_descriptor>,

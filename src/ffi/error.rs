@@ -24,7 +24,8 @@ pub enum dmsnap_error_kind {
     Corrupt = 5,
     /// The snapshot was invalidated: its header says that its data is no longer good.
     SnapshotInvalid = 6,
-    /// The snapshot overflowed in the kernel's PO mode; it can be read, not written, until it is reopened.
+    /// The snapshot overflowed in the kernel's PO mode; it can be read, not written, until it is
+    /// reopened.
     Overflow = 7,
     /// A merge stopped on an error; the pair of origin and COW still holds all data.
     MergeFailed = 8,
@@ -144,10 +145,11 @@ pub(super) fn set_last(error: &Error) {
     });
 }
 
-/// What the last call that failed on this thread said: one line with the file, the operation and the offset where known, and what was
-/// found and expected. Empty if none has failed. Never NULL.
+/// What the last call that failed on this thread said: one line with the file, the operation and
+/// the offset where known, and what was found and expected. Empty if none has failed. Never NULL.
 ///
-/// The memory belongs to the library. It holds until another call fails on this thread, and no longer than the thread.
+/// The memory belongs to the library. It holds until another call fails on this thread, and no
+/// longer than the thread.
 #[unsafe(no_mangle)]
 pub extern "C" fn dmsnap_last_error_message() -> *const c_char {
     super::guard::guard_or(c"".as_ptr(), || {

@@ -12,8 +12,8 @@ use super::values::dmsnap_answer;
 use crate::store::{ExceptionId, Prepared};
 use crate::units::OriginChunk;
 
-/// Chunks in flight: `count` chunks of the snapshot from `old_chunk` on shall live in the COW file from `new_chunk` on. Set
-/// `struct_size` before the call.
+/// Chunks in flight: `count` chunks of the snapshot from `old_chunk` on shall live in the COW file
+/// from `new_chunk` on. Set `struct_size` before the call.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct dmsnap_exception {
@@ -38,15 +38,19 @@ unsafe impl Growing for dmsnap_exception {
     const LEAST: usize = offset_of!(dmsnap_exception, reads_zero) + size_of::<bool>();
 }
 
-/// Allocates chunks of the COW file for up to `count` chunks of the snapshot from `first_chunk` on, which `dmsnap_store_map_write` called
-/// `UNMAPPED` (the kernel's `prepare_exception`, for a run of chunks). The answer is one of
+/// Allocates chunks of the COW file for up to `count` chunks of the snapshot from `first_chunk` on,
+/// which `dmsnap_store_map_write` called `UNMAPPED` (the kernel's `prepare_exception`, for a run of
+/// chunks). The answer is one of
 ///
-/// - `READY`: `exception` is filled in. Until it is completed or aborted, reads see the origin and other writers of these chunks wait. Give the new
-///   chunks their whole content: what is written, the origin's bytes around it, zeros past the end of the origin and of the disk.
-/// - `PLAN`: a plan to reserve space is given (`plan` is NULL otherwise), which goes back to `dmsnap_store_finish_plan`. Then ask again.
+/// - `READY`: `exception` is filled in. Until it is completed or aborted, reads see the origin and
+///   other writers of these chunks wait. Give the new chunks their whole content: what is written,
+///   the origin's bytes around it, zeros past the end of the origin and of the disk.
+/// - `PLAN`: a plan to reserve space is given (`plan` is NULL otherwise), which goes back to
+///   `dmsnap_store_finish_plan`. Then ask again.
 /// - `WAIT`, `RETRY`.
 ///
-/// `-ENOSPC` if a device of fixed size is full; in mode P the snapshot is then invalid, see `dmsnap_store_take_invalidation`.
+/// `-ENOSPC` if a device of fixed size is full; in mode P the snapshot is then invalid, see
+/// `dmsnap_store_take_invalidation`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dmsnap_store_prepare_exception(
     store: Option<NonNull<dmsnap_store>>,
@@ -89,8 +93,9 @@ pub unsafe extern "C" fn dmsnap_store_prepare_exception(
     })
 }
 
-/// Makes a prepared exception visible to reads. Its data must be in place, though not yet durable. Unlike in the kernel, no record is
-/// written until `dmsnap_store_commit_exceptions`. If it fails, the exception was aborted.
+/// Makes a prepared exception visible to reads. Its data must be in place, though not yet durable.
+/// Unlike in the kernel, no record is written until `dmsnap_store_commit_exceptions`. If it fails,
+/// the exception was aborted.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dmsnap_store_complete_exception(
     store: Option<NonNull<dmsnap_store>>,
@@ -103,7 +108,8 @@ pub unsafe extern "C" fn dmsnap_store_complete_exception(
     })
 }
 
-/// Forgets a prepared exception whose data could not be written. Its chunks are used again; writers that waited try again.
+/// Forgets a prepared exception whose data could not be written. Its chunks are used again; writers
+/// that waited try again.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dmsnap_store_abort_exception(
     store: Option<NonNull<dmsnap_store>>,

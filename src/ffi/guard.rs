@@ -9,7 +9,8 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// Runs a function that can fail: 0, or a negative errno and the thread's last error.
 pub(super) fn guard(body: impl FnOnce() -> Result<()>) -> c_int {
-    // Nothing of ours is used after a panic but what its own locks protect; the caller is told to close the handle.
+    // Nothing of ours is used after a panic but what its own locks protect; the caller is told to
+    // close the handle.
     let outcome = catch_unwind(AssertUnwindSafe(body));
     match outcome.unwrap_or_else(|payload| Err(panicked(&*payload))) {
         Ok(()) => 0,
@@ -40,7 +41,8 @@ fn panicked(payload: &(dyn std::any::Any + Send)) -> Error {
     Error::new(ErrorKind::Internal, message)
 }
 
-/// Most handles that one thread can be inside of at once, each called from a callback of the one before.
+/// Most handles that one thread can be inside of at once, each called from a callback of the one
+/// before.
 const MAX_NESTED: usize = 32;
 
 thread_local! {
@@ -55,8 +57,8 @@ pub(super) struct Entered;
 impl Entered {
     /// Enters the handle that `identity` stands for.
     ///
-    /// Fails if this thread is inside it already, that is, if one of its callbacks uses it: the call could wait for the very
-    /// callback.
+    /// Fails if this thread is inside it already, that is, if one of its callbacks uses it: the
+    /// call could wait for the very callback.
     pub(super) fn enter(identity: usize) -> Result<Entered> {
         let depth = DEPTH.get();
         INSIDE.with(|inside| {

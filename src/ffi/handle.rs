@@ -1,4 +1,5 @@
-//! Pointers from C: what may be NULL, strings, buffers, and structures that grow from release to release.
+//! Pointers from C: what may be NULL, strings, buffers, and structures that grow from release to
+//! release.
 
 use std::ffi::{CStr, CString, OsStr, c_char, c_void};
 use std::os::unix::ffi::OsStrExt;
@@ -8,7 +9,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::Uuid;
 use crate::units::ByteRange;
 
-/// What C may hand from thread to thread and use from several at once, as the header says, must allow that in Rust.
+/// What C may hand from thread to thread and use from several at once, as the header says, must
+/// allow that in Rust.
 const fn for_any_thread<T: Send + Sync>() {}
 const _: () = {
     for_any_thread::<crate::image::Image>();
@@ -140,8 +142,8 @@ const MAX_STRUCT_SIZE: usize = 4096;
 /// A structure that begins with its own size in bytes and may grow at its end.
 ///
 /// # Safety
-/// The type is `repr(C)`, its first field is the `usize` for its size, and all its bytes may be zero. `LEAST` is the size that the
-/// first release had, at most the present one.
+/// The type is `repr(C)`, its first field is the `usize` for its size, and all its bytes may be
+/// zero. `LEAST` is the size that the first release had, at most the present one.
 pub(super) unsafe trait Growing: Copy {
     /// Size in bytes of the first release's structure.
     const LEAST: usize;
@@ -175,14 +177,16 @@ pub(super) struct Output<T: Growing> {
 
 impl<T: Growing> Output<T> {
     /// # Safety
-    /// `place` is NULL or points at a structure of the size that it begins with, which nothing else uses as long as this lives.
+    /// `place` is NULL or points at a structure of the size that it begins with, which nothing else
+    /// uses as long as this lives.
     pub(super) unsafe fn new(place: *mut T, what: &str) -> Result<Output<T>> {
         // SAFETY: the caller's promise.
         let size = unsafe { struct_size(place, what) }?;
         Ok(Output { place, size })
     }
 
-    /// Fills in as much as the caller's structure has, and zeros behind what this library knows. The size stays.
+    /// Fills in as much as the caller's structure has, and zeros behind what this library knows.
+    /// The size stays.
     pub(super) fn write(self, value: T) {
         let known = self.size.min(size_of::<T>());
         let start = size_of::<usize>();
@@ -196,7 +200,8 @@ impl<T: Growing> Output<T> {
     }
 }
 
-/// Takes a copy of a structure. What an older caller does not have is zero; what this library does not know must be.
+/// Takes a copy of a structure. What an older caller does not have is zero; what this library does
+/// not know must be.
 ///
 /// # Safety
 /// `place` is NULL or points at a structure of the size that it begins with.

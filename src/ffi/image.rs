@@ -13,7 +13,8 @@ use crate::error::Result;
 use crate::image::Image;
 use crate::units::{ChunkSize, OriginChunk};
 
-/// An open image: a COW layer over its origins. All calls but `dmsnap_image_close` may be made from any number of threads at once.
+/// An open image: a COW layer over its origins. All calls but `dmsnap_image_close` may be made from
+/// any number of threads at once.
 ///
 /// A write is visible when it returned, and durable when a flush that began later has returned.
 pub struct dmsnap_image {
@@ -47,8 +48,8 @@ impl dmsnap_image {
     }
 }
 
-/// Creates a layer at `path`, which must not exist unless the options allow it. Durable when it returns; after a failure nothing is left
-/// at `path`.
+/// Creates a layer at `path`, which must not exist unless the options allow it. Durable when it
+/// returns; after a failure nothing is left at `path`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dmsnap_image_create(
     path: *const c_char,
@@ -61,8 +62,8 @@ pub unsafe extern "C" fn dmsnap_image_create(
     })
 }
 
-/// Creates a layer in `storage`, whose content is lost. Opens nothing else: what is to be known of an origin comes from
-/// `dmsnap_create_options_set_origin_identity`.
+/// Creates a layer in `storage`, whose content is lost. Opens nothing else: what is to be known of
+/// an origin comes from `dmsnap_create_options_set_origin_identity`.
 #[unsafe(no_mangle)]
 pub extern "C" fn dmsnap_image_create_on(
     storage: Option<&dmsnap_storage>,
@@ -74,8 +75,8 @@ pub extern "C" fn dmsnap_image_create_on(
     })
 }
 
-/// Opens the layer at `path` and what lies below it. NULL options are the defaults. `-EACCES` if the image names an origin and the options do not
-/// say where it comes from.
+/// Opens the layer at `path` and what lies below it. NULL options are the defaults. `-EACCES` if
+/// the image names an origin and the options do not say where it comes from.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dmsnap_image_open(
     path: *const c_char,
@@ -92,7 +93,8 @@ pub unsafe extern "C" fn dmsnap_image_open(
     })
 }
 
-/// Opens the layer in `storage`, of which the image holds a reference of its own. A relative name of an origin starts at the current directory.
+/// Opens the layer in `storage`, of which the image holds a reference of its own. A relative name
+/// of an origin starts at the current directory.
 #[unsafe(no_mangle)]
 pub extern "C" fn dmsnap_image_open_storage(
     storage: Option<&dmsnap_storage>,
@@ -108,8 +110,9 @@ pub extern "C" fn dmsnap_image_open_storage(
     })
 }
 
-/// Flushes, gives back what space was reserved ahead, and closes. The handle is gone whatever it returns, except for `-EDEADLK`, and for `-EINVAL` because of NULL. An image
-/// that others have as their origin stays open below them.
+/// Flushes, gives back what space was reserved ahead, and closes. The handle is gone whatever it
+/// returns, except for `-EDEADLK`, and for `-EINVAL` because of NULL. An image that others have as
+/// their origin stays open below them.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dmsnap_image_close(image: *mut dmsnap_image) -> c_int {
     guard(|| {
@@ -154,8 +157,9 @@ pub extern "C" fn dmsnap_image_chunk_size(
     })
 }
 
-/// Makes the disk `size` bytes long, a multiple of 512. What is new reads as zeros. Shorter only if `shrink` is set: what lay past the new
-/// end is lost. Durable when it returns. A bare store cannot be resized.
+/// Makes the disk `size` bytes long, a multiple of 512. What is new reads as zeros. Shorter only if
+/// `shrink` is set: what lay past the new end is lost. Durable when it returns. A bare store cannot
+/// be resized.
 #[unsafe(no_mangle)]
 pub extern "C" fn dmsnap_image_resize(
     image: Option<&dmsnap_image>,
@@ -165,8 +169,9 @@ pub extern "C" fn dmsnap_image_resize(
     guard(|| dmsnap_image::call(image, |image| image.resize(size, shrink)))
 }
 
-/// Creates a layer at `path` with this image as its origin, and goes on in it: what is written from now on goes there, and what was the top layer so far
-/// is frozen, flushed and locked as an origin. `chunk_size` is in bytes, 0 stands for the present one. A failure leaves everything as it was.
+/// Creates a layer at `path` with this image as its origin, and goes on in it: what is written from
+/// now on goes there, and what was the top layer so far is frozen, flushed and locked as an origin.
+/// `chunk_size` is in bytes, 0 stands for the present one. A failure leaves everything as it was.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dmsnap_image_snapshot(
     image: Option<&dmsnap_image>,
@@ -181,7 +186,8 @@ pub unsafe extern "C" fn dmsnap_image_snapshot(
     })
 }
 
-/// The same in `storage`, whose content is lost. `origin_name` is what the new layer records as the name of the present top layer; NULL records none.
+/// The same in `storage`, whose content is lost. `origin_name` is what the new layer records as the
+/// name of the present top layer; NULL records none.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dmsnap_image_snapshot_to(
     image: Option<&dmsnap_image>,
@@ -250,7 +256,8 @@ pub unsafe extern "C" fn dmsnap_image_usage(
     })
 }
 
-/// The first exceptions of the top layer at or behind chunk `old_chunk`. To see all, begin with 0 and go on at `old_chunk + count`.
+/// The first exceptions of the top layer at or behind chunk `old_chunk`. To see all, begin with 0
+/// and go on at `old_chunk + count`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dmsnap_image_next_run(
     image: Option<&dmsnap_image>,

@@ -15,7 +15,8 @@ use super::values::{dmsnap_format, dmsnap_state};
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{ImageInfo, LayerInfo, inspect, inspect_storage};
 
-/// Facts about an image, as they were when they were asked for. May be used by several threads at once.
+/// Facts about an image, as they were when they were asked for. May be used by several threads at
+/// once.
 pub struct dmsnap_info {
     info: ImageInfo,
     warnings: Vec<CString>,
@@ -111,7 +112,8 @@ pub extern "C" fn dmsnap_info_free(info: Option<Box<dmsnap_info>>) {
 pub struct dmsnap_facts {
     /// Size of this structure in bytes, set by the caller.
     pub struct_size: usize,
-    /// Size of the disk in bytes. A bare store without a known origin: up to the end of its last exception.
+    /// Size of the disk in bytes. A bare store without a known origin: up to the end of its last
+    /// exception.
     pub virtual_size: u64,
     /// Bytes in a chunk.
     pub chunk_size: u64,
@@ -190,7 +192,8 @@ pub unsafe extern "C" fn dmsnap_info_usage(
     })
 }
 
-/// The image descriptor of the top layer, NULL for a bare store. It is a copy and belongs to the caller.
+/// The image descriptor of the top layer, NULL for a bare store. It is a copy and belongs to the
+/// caller.
 #[unsafe(no_mangle)]
 pub extern "C" fn dmsnap_info_descriptor(
     info: Option<&dmsnap_info>,
@@ -203,7 +206,8 @@ pub extern "C" fn dmsnap_info_descriptor(
     })
 }
 
-/// Warning `index`, counted from 0: what looked wrong while opening but did no harm. NULL behind the last one. It belongs to the info.
+/// Warning `index`, counted from 0: what looked wrong while opening but did no harm. NULL behind
+/// the last one. It belongs to the info.
 #[unsafe(no_mangle)]
 pub extern "C" fn dmsnap_info_warning(info: Option<&dmsnap_info>, index: u64) -> *const c_char {
     guard_or(null(), || {

@@ -31,7 +31,8 @@ pub unsafe extern "C" fn dmsnap_image_read(
     })
 }
 
-/// Reads into `iovcnt` buffers, at most 1024, from `offset` on. They must not overlap. All of them are filled, or it fails.
+/// Reads into `iovcnt` buffers, at most 1024, from `offset` on. They must not overlap. All of them
+/// are filled, or it fails.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dmsnap_image_readv(
     image: Option<&dmsnap_image>,
@@ -120,7 +121,8 @@ pub extern "C" fn dmsnap_image_flush(image: Option<&dmsnap_image>) -> c_int {
     guard(|| dmsnap_image::call(image, crate::image::Image::flush))
 }
 
-/// Gives back the space of `len` bytes at `offset`: chunks that lie wholly in there and were written become zeros, all else stays as it is.
+/// Gives back the space of `len` bytes at `offset`: chunks that lie wholly in there and were
+/// written become zeros, all else stays as it is.
 #[unsafe(no_mangle)]
 pub extern "C" fn dmsnap_image_discard(
     image: Option<&dmsnap_image>,
@@ -174,7 +176,8 @@ unsafe impl Growing for dmsnap_extent {
     const LEAST: usize = offset_of!(dmsnap_extent, allocated) + size_of::<bool>();
 }
 
-/// The first extent of the range of `len` bytes, at least 1, from `offset` on. To see all, go on at `start + len`.
+/// The first extent of the range of `len` bytes, at least 1, from `offset` on. To see all, go on at
+/// `start + len`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dmsnap_image_next_extent(
     image: Option<&dmsnap_image>,

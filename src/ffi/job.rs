@@ -25,10 +25,12 @@ fn outcome(number: c_int) -> Result<()> {
     ))
 }
 
-/// Asks what has to be written so that every exception completed by now survives a crash (the kernel's `commit_exception`, for many at once). What is
-/// in flight is not waited for. The answer is
+/// Asks what has to be written so that every exception completed by now survives a crash (the
+/// kernel's `commit_exception`, for many at once). What is in flight is not waited for. The answer
+/// is
 ///
-/// - `PLAN`: it holds all flushes of the COW file that are needed. Run it, finish it, and ask again if what was completed meanwhile matters.
+/// - `PLAN`: it holds all flushes of the COW file that are needed. Run it, finish it, and ask again
+///   if what was completed meanwhile matters.
 /// - `CLEAN`: just flush the COW file. Tell `dmsnap_store_fail` if that fails.
 /// - `WAIT`: a plan is outstanding. One commit is outstanding at a time.
 ///
@@ -54,11 +56,12 @@ pub unsafe extern "C" fn dmsnap_store_commit_exceptions(
     })
 }
 
-/// Gives a plan back to the store, with 0 if every step was done or the negative errno of one that failed, which is passed on. The plan
-/// is gone after the call, whatever it returns.
+/// Gives a plan back to the store, with 0 if every step was done or the negative errno of one that
+/// failed, which is passed on. The plan is gone after the call, whatever it returns.
 ///
-/// `-ENOSPC` and `-EDQUOT` leave everything as it was: the store gives the same work out again when it is asked. Any other failure of a plan that
-/// writes metadata or flushes ends writing until the store is loaded again.
+/// `-ENOSPC` and `-EDQUOT` leave everything as it was: the store gives the same work out again when
+/// it is asked. Any other failure of a plan that writes metadata or flushes ends writing until the
+/// store is loaded again.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dmsnap_store_finish_plan(
     store: Option<NonNull<dmsnap_store>>,
@@ -72,8 +75,9 @@ pub unsafe extern "C" fn dmsnap_store_finish_plan(
     })
 }
 
-/// Tells that a flush of the COW file, which the host did by itself, failed with this negative errno. Except for missing space nothing can be taken for
-/// durable then: the store takes no more writes until it is loaded again.
+/// Tells that a flush of the COW file, which the host did by itself, failed with this negative
+/// errno. Except for missing space nothing can be taken for durable then: the store takes no more
+/// writes until it is loaded again.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dmsnap_store_fail(
     store: Option<NonNull<dmsnap_store>>,
@@ -89,9 +93,10 @@ pub unsafe extern "C" fn dmsnap_store_fail(
     })
 }
 
-/// Begins a merge into an origin of `origin_size` bytes, which is at least as long as the disk (the kernel's `prepare_merge`). From now on first writes go to the
-/// origin. Unlike the kernel's it works in large batches, each of which copies, flushes the origin, clears the records (the kernel's
-/// `commit_merge`) and flushes the COW file; `dmsnap_store_next_plan` gives them out.
+/// Begins a merge into an origin of `origin_size` bytes, which is at least as long as the disk (the
+/// kernel's `prepare_merge`). From now on first writes go to the origin. Unlike the kernel's it
+/// works in large batches, each of which copies, flushes the origin, clears the records (the
+/// kernel's `commit_merge`) and flushes the COW file; `dmsnap_store_next_plan` gives them out.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dmsnap_store_prepare_merge(
     store: Option<NonNull<dmsnap_store>>,
@@ -104,8 +109,9 @@ pub unsafe extern "C" fn dmsnap_store_prepare_merge(
     })
 }
 
-/// Begins to change the size of the disk to `size` bytes, a multiple of 512, over an origin of `origin_size` bytes. What growing uncovers
-/// will read as zeros. Shrinking drops exceptions; what lay there is lost. A bare store cannot be resized.
+/// Begins to change the size of the disk to `size` bytes, a multiple of 512, over an origin of
+/// `origin_size` bytes. What growing uncovers will read as zeros. Shrinking drops exceptions; what
+/// lay there is lost. A bare store cannot be resized.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dmsnap_store_prepare_resize(
     store: Option<NonNull<dmsnap_store>>,
@@ -119,8 +125,8 @@ pub unsafe extern "C" fn dmsnap_store_prepare_resize(
     })
 }
 
-/// Begins to store another image descriptor; the store sets its generation. NULL removes it: the store becomes bare. The descriptor stays
-/// the caller's.
+/// Begins to store another image descriptor; the store sets its generation. NULL removes it: the
+/// store becomes bare. The descriptor stays the caller's.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dmsnap_store_prepare_descriptor(
     store: Option<NonNull<dmsnap_store>>,
@@ -133,7 +139,8 @@ pub unsafe extern "C" fn dmsnap_store_prepare_descriptor(
     })
 }
 
-/// Begins to finish what an interrupted operation left: stale slots, records that stand twice, exceptions past the disk's end.
+/// Begins to finish what an interrupted operation left: stale slots, records that stand twice,
+/// exceptions past the disk's end.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dmsnap_store_prepare_repair(
     store: Option<NonNull<dmsnap_store>>,
@@ -155,8 +162,8 @@ pub unsafe extern "C" fn dmsnap_store_make_empty(store: Option<NonNull<dmsnap_st
     })
 }
 
-/// Begins to invalidate the store for ever (the kernel's `drop_snapshot`). Unlike the kernel it writes the first sector only and keeps the
-/// descriptor.
+/// Begins to invalidate the store for ever (the kernel's `drop_snapshot`). Unlike the kernel it
+/// writes the first sector only and keeps the descriptor.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dmsnap_store_drop_snapshot(store: Option<NonNull<dmsnap_store>>) -> c_int {
     guard(|| {
@@ -166,8 +173,9 @@ pub unsafe extern "C" fn dmsnap_store_drop_snapshot(store: Option<NonNull<dmsnap
     })
 }
 
-/// Gives the next plan of the job that was begun by `dmsnap_store_prepare_...`, `make_empty` or `drop_snapshot`. One job at a time; other calls go
-/// on beside it. The answer is `PLAN`, `WAIT` or `DONE`, after which the job is over; `plan` is NULL unless it is `PLAN`. After an error the job
+/// Gives the next plan of the job that was begun by `dmsnap_store_prepare_...`, `make_empty` or
+/// `drop_snapshot`. One job at a time; other calls go on beside it. The answer is `PLAN`, `WAIT` or
+/// `DONE`, after which the job is over; `plan` is NULL unless it is `PLAN`. After an error the job
 /// waits for another call, or for `dmsnap_store_cancel`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dmsnap_store_next_plan(
@@ -190,7 +198,8 @@ pub unsafe extern "C" fn dmsnap_store_next_plan(
     })
 }
 
-/// Ends the job where it stands; what it made durable stays. Between two plans only: `-EBUSY` while one is outstanding.
+/// Ends the job where it stands; what it made durable stays. Between two plans only: `-EBUSY` while
+/// one is outstanding.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dmsnap_store_cancel(store: Option<NonNull<dmsnap_store>>) -> c_int {
     guard(|| {
@@ -239,8 +248,8 @@ pub unsafe extern "C" fn dmsnap_store_progress(
     })
 }
 
-/// Gives a plan for returning the space of chunks that were freed and that no pin holds, or NULL if there are none at the moment. Good after
-/// a batch of a merge, and after other jobs.
+/// Gives a plan for returning the space of chunks that were freed and that no pin holds, or NULL if
+/// there are none at the moment. Good after a batch of a merge, and after other jobs.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dmsnap_store_reclaim(
     store: Option<NonNull<dmsnap_store>>,
@@ -255,7 +264,8 @@ pub unsafe extern "C" fn dmsnap_store_reclaim(
     })
 }
 
-/// Gives a plan for cutting what the file was extended by ahead of need, or NULL. For closing, after the last commit.
+/// Gives a plan for cutting what the file was extended by ahead of need, or NULL. For closing,
+/// after the last commit.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dmsnap_store_trim(
     store: Option<NonNull<dmsnap_store>>,
@@ -270,7 +280,8 @@ pub unsafe extern "C" fn dmsnap_store_trim(
     })
 }
 
-/// Gives the plan that writes the invalid header, if running full in mode P has made one due, else NULL.
+/// Gives the plan that writes the invalid header, if running full in mode P has made one due, else
+/// NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dmsnap_store_take_invalidation(
     store: Option<NonNull<dmsnap_store>>,

@@ -33,8 +33,9 @@ unsafe impl Growing for dmsnap_header {
     const LEAST: usize = offset_of!(dmsnap_header, chunk_size) + size_of::<u64>();
 }
 
-/// Tells whether `data`, the first `len` bytes of a file (16 are enough), is a store; `out` may be NULL. `-EINVAL` if it is something else or blank, `-EUCLEAN` for
-/// an illegal chunk size, `-ENOTSUP` for another version.
+/// Tells whether `data`, the first `len` bytes of a file (16 are enough), is a store; `out` may be
+/// NULL. `-EINVAL` if it is something else or blank, `-EUCLEAN` for an illegal chunk size,
+/// `-ENOTSUP` for another version.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dmsnap_header_probe(
     data: *const c_void,
@@ -85,7 +86,8 @@ unsafe impl Growing for dmsnap_measure {
     const LEAST: usize = offset_of!(dmsnap_measure, fully_allocated) + size_of::<u64>();
 }
 
-/// How large a COW file gets with `mapped_chunks` exceptions, and at the most, for a disk of `virtual_size` bytes in chunks of `chunk_size` bytes.
+/// How large a COW file gets with `mapped_chunks` exceptions, and at the most, for a disk of
+/// `virtual_size` bytes in chunks of `chunk_size` bytes.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dmsnap_store_measure(
     chunk_size: u64,
@@ -110,8 +112,9 @@ pub unsafe extern "C" fn dmsnap_store_measure(
     })
 }
 
-/// Gives the plan that makes a new store with chunks of `chunk_size` bytes: a power of two from 512 bytes to 1 GiB, from 4096 on if there is a
-/// `descriptor`. NULL makes it a bare store. `fixed_size` is for a device: its size is not set, and it may hold anything.
+/// Gives the plan that makes a new store with chunks of `chunk_size` bytes: a power of two from 512
+/// bytes to 1 GiB, from 4096 on if there is a `descriptor`. NULL makes it a bare store.
+/// `fixed_size` is for a device: its size is not set, and it may hold anything.
 ///
 /// The header's magic comes last: until then the file is no store. Run the plan, then free it.
 #[unsafe(no_mangle)]
@@ -138,7 +141,8 @@ pub struct dmsnap_load_options {
     pub(super) options: LoadOptions,
 }
 
-/// Options for a COW file of `cow_size` bytes: of fixed size, read-only, `DMSNAP_OVERFLOW_MODE_NO_SPACE`. Never NULL.
+/// Options for a COW file of `cow_size` bytes: of fixed size, read-only,
+/// `DMSNAP_OVERFLOW_MODE_NO_SPACE`. Never NULL.
 #[unsafe(no_mangle)]
 pub extern "C" fn dmsnap_load_options_new(cow_size: u64) -> Option<Box<dmsnap_load_options>> {
     guard_or(None, || {
@@ -180,7 +184,8 @@ pub extern "C" fn dmsnap_load_options_set_writable(
     })
 }
 
-/// Size of the origin in bytes, from which a bare store takes its own. Without it a bare store ends with its last exception.
+/// Size of the origin in bytes, from which a bare store takes its own. Without it a bare store ends
+/// with its last exception.
 #[unsafe(no_mangle)]
 pub extern "C" fn dmsnap_load_options_set_origin_size(
     options: Option<&mut dmsnap_load_options>,
@@ -204,7 +209,8 @@ pub extern "C" fn dmsnap_load_options_set_overflow_mode(
     })
 }
 
-/// Turns the bytes of a COW file into a store (the kernel's `read_metadata`, which does the reading itself). For one thread at a time.
+/// Turns the bytes of a COW file into a store (the kernel's `read_metadata`, which does the reading
+/// itself). For one thread at a time.
 pub struct dmsnap_loader {
     loader: Loader,
     owner: Owner,
@@ -234,8 +240,8 @@ pub extern "C" fn dmsnap_loader_free(loader: Option<Box<dmsnap_loader>>) {
     guard_or((), || drop(loader));
 }
 
-/// The next reads, several at once and of bounded size, as a plan that belongs to the caller; NULL when everything is known. The plan
-/// has reads of the COW file only.
+/// The next reads, several at once and of bounded size, as a plan that belongs to the caller; NULL
+/// when everything is known. The plan has reads of the COW file only.
 #[unsafe(no_mangle)]
 pub extern "C" fn dmsnap_loader_next_plan(
     loader: Option<&mut dmsnap_loader>,
@@ -249,8 +255,9 @@ pub extern "C" fn dmsnap_loader_next_plan(
     })
 }
 
-/// Takes in what was read. Every step must have been supplied. The plan is gone after the call, whatever it returns. `-EINVAL` if the file is no store,
-/// `-EUCLEAN` if it contradicts itself, `-ENOTSUP` for a version or feature that is not known.
+/// Takes in what was read. Every step must have been supplied. The plan is gone after the call,
+/// whatever it returns. `-EINVAL` if the file is no store, `-EUCLEAN` if it contradicts itself,
+/// `-ENOTSUP` for a version or feature that is not known.
 #[unsafe(no_mangle)]
 pub extern "C" fn dmsnap_loader_finish_plan(
     loader: Option<&mut dmsnap_loader>,
@@ -263,8 +270,8 @@ pub extern "C" fn dmsnap_loader_finish_plan(
     })
 }
 
-/// Gives the store, when `dmsnap_loader_next_plan` gave NULL. The loader is gone after the call, whatever it returns. An invalidated
-/// store loads: its state is `DMSNAP_STATE_INVALID`.
+/// Gives the store, when `dmsnap_loader_next_plan` gave NULL. The loader is gone after the call,
+/// whatever it returns. An invalidated store loads: its state is `DMSNAP_STATE_INVALID`.
 #[unsafe(no_mangle)]
 pub extern "C" fn dmsnap_loader_finish(
     loader: Option<Box<dmsnap_loader>>,

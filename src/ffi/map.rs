@@ -28,9 +28,11 @@ unsafe impl Growing for dmsnap_mapping {
     const LEAST: usize = offset_of!(dmsnap_mapping, offset) + size_of::<u64>();
 }
 
-/// Finds where the first bytes of the range are read from, and how many of them lie there in one run. What is in flight still reads as the origin.
+/// Finds where the first bytes of the range are read from, and how many of them lie there in one
+/// run. What is in flight still reads as the origin.
 ///
-/// `-EINVAL` for an empty range or one that ends past the disk, `-EIO` if the snapshot is invalid. Allocates nothing.
+/// `-EINVAL` for an empty range or one that ends past the disk, `-EIO` if the snapshot is invalid.
+/// Allocates nothing.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dmsnap_store_map(
     store: Option<&dmsnap_store>,
@@ -57,9 +59,11 @@ pub unsafe extern "C" fn dmsnap_store_map(
     })
 }
 
-/// Finds where the first bytes of the range are written to, and how many of them go there in one run.
+/// Finds where the first bytes of the range are written to, and how many of them go there in one
+/// run.
 ///
-/// Errors as `dmsnap_store_map`, and `-EROFS`, `-ENOSPC` (overflow in mode PO) or `-EIO` (an earlier failure) if writing is not possible. Allocates nothing.
+/// Errors as `dmsnap_store_map`, and `-EROFS`, `-ENOSPC` (overflow in mode PO) or `-EIO` (an
+/// earlier failure) if writing is not possible. Allocates nothing.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dmsnap_store_map_write(
     store: Option<&dmsnap_store>,
@@ -88,15 +92,15 @@ pub unsafe extern "C" fn dmsnap_store_map_write(
     })
 }
 
-/// Takes a pin: what was mapped under the same (shared) lock stays where it is until the pin is released. One pin serves any number of ranges.
-/// 0 for NULL.
+/// Takes a pin: what was mapped under the same (shared) lock stays where it is until the pin is
+/// released. One pin serves any number of ranges. 0 for NULL.
 #[unsafe(no_mangle)]
 pub extern "C" fn dmsnap_store_pin(store: Option<&dmsnap_store>) -> u64 {
     guard_or(0, || store.map_or(0, |store| store.pins.pin().into_raw()))
 }
 
-/// Releases a pin, once. May be called at any time, also while an exclusive call runs. Returns whether the host should wake those
-/// who were told to wait.
+/// Releases a pin, once. May be called at any time, also while an exclusive call runs. Returns
+/// whether the host should wake those who were told to wait.
 #[unsafe(no_mangle)]
 pub extern "C" fn dmsnap_store_unpin(store: Option<&dmsnap_store>, pin: u64) -> bool {
     guard_or(false, || {

@@ -23,8 +23,9 @@ impl From<MergeProgress> for dmsnap_progress {
 
 /// Merges the top layer into its origin. Reads and writes of other threads go on meanwhile.
 ///
-/// `callback` is called between the batches, with `opaque` and how far the merge is; `false` from it stops the merge with `-ECANCELED`, and what was merged
-/// stays merged. It runs on the calling thread, must return, and must not use this image. NULL is allowed.
+/// `callback` is called between the batches, with `opaque` and how far the merge is; `false` from
+/// it stops the merge with `-ECANCELED`, and what was merged stays merged. It runs on the calling
+/// thread, must return, and must not use this image. NULL is allowed.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dmsnap_image_merge(
     image: Option<&dmsnap_image>,
@@ -46,7 +47,8 @@ pub unsafe extern "C" fn dmsnap_image_merge(
     })
 }
 
-/// A merge in steps. Reads and writes of the image go on between and during the steps. For one thread at a time.
+/// A merge in steps. Reads and writes of the image go on between and during the steps. For one
+/// thread at a time.
 pub struct dmsnap_merge {
     merge: Merge,
     /// Of the image, for noticing that a callback uses it.

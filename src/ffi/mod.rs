@@ -2,14 +2,17 @@
 //!
 //! Rules that every exported function keeps:
 //!
-//! - Its body is one call of the guard: no panic crosses the border, an error becomes a negative errno and the thread's last error.
-//! - A pointer that may be NULL is an `Option` or is checked first; NULL is `-EINVAL`, except for `free`.
+//! - Its body is one call of the guard: no panic crosses the border, an error becomes a negative
+//!   errno and the thread's last error.
+//! - A pointer that may be NULL is an `Option` or is checked first; NULL is `-EINVAL`, except for
+//!   `free`.
 //! - What it gives out is written last, when nothing can fail any more.
-//! - Ownership is in the signature: `Option<Box<T>>` takes a handle over, `Option<&T>` and `Option<&mut T>` borrow it,
-//!   `Option<&mut MaybeUninit<_>>` is a place for output. What comes from C as `&T` may be used by several threads at once, and is
-//!   `const` in the header.
-//! - What C promises of pointers is the same everywhere, so it is said once, here and in the header: NULL, or valid for what the type says for the
-//!   duration of the call; strings end with a NUL, buffers have the length that is passed along, structures the size they begin with;
+//! - Ownership is in the signature: `Option<Box<T>>` takes a handle over, `Option<&T>` and
+//!   `Option<&mut T>` borrow it, `Option<&mut MaybeUninit<_>>` is a place for output. What comes
+//!   from C as `&T` may be used by several threads at once, and is `const` in the header.
+//! - What C promises of pointers is the same everywhere, so it is said once, here and in the
+//!   header: NULL, or valid for what the type says for the duration of the call; strings end with a
+//!   NUL, buffers have the length that is passed along, structures the size they begin with;
 //!   handles came from this library and were not ended. `SAFETY: the contract with C` means this.
 //! - Enums come in as numbers, because C can pass any; they go out as enums.
 #![allow(non_camel_case_types)]

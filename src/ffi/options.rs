@@ -89,7 +89,8 @@ pub extern "C" fn dmsnap_open_options_set_overflow_mode(
     })
 }
 
-/// Where the origin comes from, if no file is to be named: a `dmsnap_origin_choice`. This and the next three replace each other.
+/// Where the origin comes from, if no file is to be named: a `dmsnap_origin_choice`. This and the
+/// next three replace each other.
 #[unsafe(no_mangle)]
 pub extern "C" fn dmsnap_open_options_set_origin(
     options: Option<&mut dmsnap_open_options>,
@@ -103,8 +104,8 @@ pub extern "C" fn dmsnap_open_options_set_origin(
     })
 }
 
-/// The origin is the file at `path`, whatever the image says. `format` is a `dmsnap_format`; `below`, a `dmsnap_origin_choice`, is for
-/// what lies below the origin if it is a layer itself.
+/// The origin is the file at `path`, whatever the image says. `format` is a `dmsnap_format`;
+/// `below`, a `dmsnap_origin_choice`, is for what lies below the origin if it is a layer itself.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dmsnap_open_options_set_origin_path(
     options: Option<&mut dmsnap_open_options>,
@@ -138,8 +139,8 @@ pub extern "C" fn dmsnap_open_options_set_origin_storage(
     })
 }
 
-/// The origin is an image that is open already. It can be read through its own handle from then on, not written. The options, and the image that
-/// is opened with them, hold a reference of their own.
+/// The origin is an image that is open already. It can be read through its own handle from then on,
+/// not written. The options, and the image that is opened with them, hold a reference of their own.
 #[unsafe(no_mangle)]
 pub extern "C" fn dmsnap_open_options_set_origin_image(
     options: Option<&mut dmsnap_open_options>,
@@ -160,8 +161,8 @@ pub extern "C" fn dmsnap_open_options_set_ignore_origin_uuid(
     guard(|| dmsnap_open_options::change(options, |options| Ok(options.ignore_origin_uuid(ignore))))
 }
 
-/// Size of the disk in bytes, if the image is a bare store. It does not record one; without this it is as long as its origin, and without an
-/// origin as long as its last exception says.
+/// Size of the disk in bytes, if the image is a bare store. It does not record one; without this it
+/// is as long as its origin, and without an origin as long as its last exception says.
 #[unsafe(no_mangle)]
 pub extern "C" fn dmsnap_open_options_set_bare_size(
     options: Option<&mut dmsnap_open_options>,
@@ -190,7 +191,8 @@ impl dmsnap_create_options {
     }
 }
 
-/// Options: chunks of 16 KiB, no origin, a random UUID. The size has to be set unless there is an origin. Never NULL.
+/// Options: chunks of 16 KiB, no origin, a random UUID. The size has to be set unless there is an
+/// origin. Never NULL.
 #[unsafe(no_mangle)]
 pub extern "C" fn dmsnap_create_options_new() -> Option<Box<dmsnap_create_options>> {
     guard_or(None, || {
@@ -228,8 +230,9 @@ pub extern "C" fn dmsnap_create_options_set_size(
     guard(|| dmsnap_create_options::change(options, |options| Ok(options.size(bytes))))
 }
 
-/// The origin, by a name (UTF-8) that is stored as given; a relative one starts at the new file's directory. `format` is a `dmsnap_format`.
-/// The origin must exist, unless `dmsnap_create_options_set_origin_identity` says what there is to know.
+/// The origin, by a name (UTF-8) that is stored as given; a relative one starts at the new file's
+/// directory. `format` is a `dmsnap_format`. The origin must exist, unless
+/// `dmsnap_create_options_set_origin_identity` says what there is to know.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dmsnap_create_options_set_origin(
     options: Option<&mut dmsnap_create_options>,
@@ -244,7 +247,8 @@ pub unsafe extern "C" fn dmsnap_create_options_set_origin(
     })
 }
 
-/// What to record as the origin's UUID (16 bytes; NULL or zeros: unknown) and size in bytes, instead of opening the origin to find out.
+/// What to record as the origin's UUID (16 bytes; NULL or zeros: unknown) and size in bytes,
+/// instead of opening the origin to find out.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dmsnap_create_options_set_origin_identity(
     options: Option<&mut dmsnap_create_options>,
@@ -258,7 +262,8 @@ pub unsafe extern "C" fn dmsnap_create_options_set_origin_identity(
     })
 }
 
-/// Whether to make a store without a descriptor, as the kernel makes it: it records neither size nor origin, its user has to know them.
+/// Whether to make a store without a descriptor, as the kernel makes it: it records neither size
+/// nor origin, its user has to know them.
 #[unsafe(no_mangle)]
 pub extern "C" fn dmsnap_create_options_set_bare(
     options: Option<&mut dmsnap_create_options>,

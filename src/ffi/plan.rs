@@ -12,18 +12,20 @@ use crate::store::{Plan, Step};
 
 /// Steps that the store half asks its host to run, and their order.
 ///
-/// `DMSNAP_STEP_TYPE_FLUSH` and `DMSNAP_STEP_TYPE_SET_SIZE` are barriers: they begin when every step before them has ended, and steps behind them
-/// begin when they have ended. Steps between two barriers touch different bytes and may run in any order or at once. A plan owns its
-/// bytes. Running it twice, or again after it failed half-way, does no harm.
+/// `DMSNAP_STEP_TYPE_FLUSH` and `DMSNAP_STEP_TYPE_SET_SIZE` are barriers: they begin when every
+/// step before them has ended, and steps behind them begin when they have ended. Steps between two
+/// barriers touch different bytes and may run in any order or at once. A plan owns its bytes.
+/// Running it twice, or again after it failed half-way, does no harm.
 ///
-/// A plan goes back to what gave it out, by the `finish_plan` of that type, also when a step failed. One thread at a time may use it, but its
-/// steps may be carried out by many.
+/// A plan goes back to what gave it out, by the `finish_plan` of that type, also when a step
+/// failed. One thread at a time may use it, but its steps may be carried out by many.
 pub struct dmsnap_plan {
     plan: Plan,
     owner: Owner,
 }
 
-/// What gave a plan out. Plans are numbered by their owner, so one that goes to the wrong owner could be taken for another.
+/// What gave a plan out. Plans are numbered by their owner, so one that goes to the wrong owner
+/// could be taken for another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Owner(u64);
 
@@ -63,7 +65,8 @@ pub struct dmsnap_step {
     pub device: dmsnap_device,
     /// Where a copy goes. Else as `device`.
     pub to_device: dmsnap_device,
-    /// Zeroing only: whether space may be given back. If not, the range shall end up with space of its own.
+    /// Zeroing only: whether space may be given back. If not, the range shall end up with space of
+    /// its own.
     pub unmap: bool,
     /// Whether this step is a barrier.
     pub barrier: bool,
@@ -101,7 +104,8 @@ pub extern "C" fn dmsnap_plan_purpose(
     })
 }
 
-/// Step `index`, counted from 0. Its `data` belongs to the plan and holds until the plan is finished or freed.
+/// Step `index`, counted from 0. Its `data` belongs to the plan and holds until the plan is
+/// finished or freed.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dmsnap_plan_step(
     plan: Option<&dmsnap_plan>,
@@ -186,8 +190,9 @@ pub unsafe extern "C" fn dmsnap_plan_supply(
     })
 }
 
-/// Ends a plan that need not go back: one of a loader or a check reader that is given up, or one of `dmsnap_store_format`. NULL is allowed. A plan of
-/// a store goes to `dmsnap_store_finish_plan` instead, or the store waits for it for ever.
+/// Ends a plan that need not go back: one of a loader or a check reader that is given up, or one of
+/// `dmsnap_store_format`. NULL is allowed. A plan of a store goes to `dmsnap_store_finish_plan`
+/// instead, or the store waits for it for ever.
 #[unsafe(no_mangle)]
 pub extern "C" fn dmsnap_plan_free(plan: Option<Box<dmsnap_plan>>) {
     guard_or((), || drop(plan));

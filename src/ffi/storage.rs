@@ -12,8 +12,9 @@ use super::values::lock_mode;
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::{CallbackStorage, FileOptions, MemoryStorage, SharedStorage};
 
-/// Where bytes live: a file, a block device, memory, or a host's callbacks. May be used by several threads at once. What uses a storage holds a
-/// reference of its own, so it can be freed right after it was handed over.
+/// Where bytes live: a file, a block device, memory, or a host's callbacks. May be used by several
+/// threads at once. What uses a storage holds a reference of its own, so it can be freed right
+/// after it was handed over.
 pub struct dmsnap_storage {
     storage: SharedStorage,
 }
@@ -98,7 +99,8 @@ fn file_options(options: Option<&dmsnap_file_options>) -> FileOptions {
     options.map_or_else(FileOptions::new, |options| options.options.clone())
 }
 
-/// Opens the file or block device at `path`. NULL options are the defaults. `-EBUSY` if somebody else's lock forbids it.
+/// Opens the file or block device at `path`. NULL options are the defaults. `-EBUSY` if somebody
+/// else's lock forbids it.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dmsnap_storage_open(
     path: *const c_char,
@@ -115,10 +117,12 @@ pub unsafe extern "C" fn dmsnap_storage_open(
     })
 }
 
-/// Uses the open file or block device `fd`, of which the library makes a duplicate: the caller keeps its descriptor and may close it at any
-/// time. `name` is what errors call it; NULL stands for "fd N". NULL options are the defaults.
+/// Uses the open file or block device `fd`, of which the library makes a duplicate: the caller
+/// keeps its descriptor and may close it at any time. `name` is what errors call it; NULL stands
+/// for "fd N". NULL options are the defaults.
 ///
-/// A descriptor that can only read, where writing is asked for, is opened once more through `/proc`.
+/// A descriptor that can only read, where writing is asked for, is opened once more through
+/// `/proc`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dmsnap_storage_open_fd(
     fd: c_int,
@@ -152,7 +156,8 @@ unsafe fn name_or(name: *const c_char, other: impl FnOnce() -> String) -> Result
     Ok(unsafe { text(name, "name") }?.to_owned())
 }
 
-/// A storage whose I/O the host does. `ops` is copied; see there for who calls what. `name` is what errors call it; NULL stands for "host".
+/// A storage whose I/O the host does. `ops` is copied; see there for who calls what. `name` is what
+/// errors call it; NULL stands for "host".
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dmsnap_storage_open_ops(
     ops: *const dmsnap_storage_ops,
@@ -160,8 +165,7 @@ pub unsafe extern "C" fn dmsnap_storage_open_ops(
     out: Option<&mut MaybeUninit<Box<dmsnap_storage>>>,
 ) -> c_int {
     guard(|| {
-        // First of all, so that `free` runs whatever fails.
-        // SAFETY: the contract with C.
+        // First of all, so that `free` runs whatever fails. SAFETY: the contract with C.
         let host = unsafe { HostOps::take(ops) }?;
         // SAFETY: the contract with C.
         let name = unsafe { name_or(name, || "host".to_owned()) }?;

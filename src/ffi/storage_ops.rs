@@ -13,9 +13,11 @@ use crate::units::ByteRange;
 
 /// I/O that a host does for a storage. Set `struct_size`, and all that is not used to zero or NULL.
 ///
-/// Callbacks run only on threads that are inside a call of this library on that host's behalf, several at once if the host calls from several
-/// threads, and never while the library holds a lock of its own. They must not use the image that they are called for: that gives `-EDEADLK`. They must return, neither throwing nor jumping.
-/// What they are given is theirs for the duration of the call. They return 0, or a number of bytes, or a negative errno. `-EINTR` has them called again.
+/// Callbacks run only on threads that are inside a call of this library on that host's behalf,
+/// several at once if the host calls from several threads, and never while the library holds a lock
+/// of its own. They must not use the image that they are called for: that gives `-EDEADLK`. They
+/// must return, neither throwing nor jumping. What they are given is theirs for the duration of the
+/// call. They return 0, or a number of bytes, or a negative errno. `-EINTR` has them called again.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct dmsnap_storage_ops {
@@ -23,7 +25,8 @@ pub struct dmsnap_storage_ops {
     pub struct_size: usize,
     /// Handed to every callback.
     pub opaque: *mut c_void,
-    /// Fills the buffers, or a beginning of them, from `offset`. Returns how many bytes that was; 0 only at the end. Required.
+    /// Fills the buffers, or a beginning of them, from `offset`. Returns how many bytes that was; 0
+    /// only at the end. Required.
     pub preadv: Option<
         unsafe extern "C" fn(
             opaque: *mut c_void,
@@ -32,7 +35,8 @@ pub struct dmsnap_storage_ops {
             offset: u64,
         ) -> i64,
     >,
-    /// Writes the buffers, or a beginning of them, at `offset`, past the end too if there is `set_size`. Returns how many bytes that was, at least 1. Required.
+    /// Writes the buffers, or a beginning of them, at `offset`, past the end too if there is
+    /// `set_size`. Returns how many bytes that was, at least 1. Required.
     pub pwritev: Option<
         unsafe extern "C" fn(
             opaque: *mut c_void,
@@ -47,14 +51,15 @@ pub struct dmsnap_storage_ops {
     pub size: Option<unsafe extern "C" fn(opaque: *mut c_void, size: *mut u64) -> c_int>,
     /// Changes the size; new bytes read as zeros. NULL: the size is fixed, as a device's.
     pub set_size: Option<unsafe extern "C" fn(opaque: *mut c_void, size: u64) -> c_int>,
-    /// Makes a range read as zeros; with `unmap` space may be given back. NULL, or `-ENOTSUP`: zeros are written.
+    /// Makes a range read as zeros; with `unmap` space may be given back. NULL, or `-ENOTSUP`:
+    /// zeros are written.
     pub write_zeroes: Option<
         unsafe extern "C" fn(opaque: *mut c_void, offset: u64, len: u64, unmap: bool) -> c_int,
     >,
     /// Takes note that nobody needs the content of a range any more. May be NULL.
     pub discard: Option<unsafe extern "C" fn(opaque: *mut c_void, offset: u64, len: u64) -> c_int>,
-    /// Tells how many bytes from `offset`, which lies inside, are equally allocated, and whether they are. What is not allocated reads as zeros.
-    /// NULL: everything is allocated.
+    /// Tells how many bytes from `offset`, which lies inside, are equally allocated, and whether
+    /// they are. What is not allocated reads as zeros. NULL: everything is allocated.
     pub extents: Option<
         unsafe extern "C" fn(
             opaque: *mut c_void,
@@ -63,10 +68,12 @@ pub struct dmsnap_storage_ops {
             allocated: *mut bool,
         ) -> c_int,
     >,
-    /// Called once with `opaque`, when the last user of the storage is gone; also if the call that was to take it fails, unless it
-    /// fails because of `struct_size`. No other callback runs after it. May be NULL.
+    /// Called once with `opaque`, when the last user of the storage is gone; also if the call that
+    /// was to take it fails, unless it fails because of `struct_size`. No other callback runs after
+    /// it. May be NULL.
     pub free: Option<unsafe extern "C" fn(opaque: *mut c_void)>,
-    /// Offsets and lengths of transfers, and the size, are multiples of this; a power of two up to 1 MiB. 0 is as good as 1.
+    /// Offsets and lengths of transfers, and the size, are multiples of this; a power of two up to
+    /// 1 MiB. 0 is as good as 1.
     pub request_alignment: u32,
     /// Buffers start at multiples of this; a power of two up to 1 MiB. 0 is as good as 1.
     pub memory_alignment: u32,
@@ -82,7 +89,7 @@ pub(super) struct HostOps {
     ops: dmsnap_storage_ops,
 }
 
-// SAFETY: the contract of the callbacks is that they may be called from any thread, several at once.
+// SAFETY: the contract of the callbacks says that any thread may call them, several at once.
 unsafe impl Send for HostOps {}
 // SAFETY: as above.
 unsafe impl Sync for HostOps {}
@@ -91,7 +98,8 @@ impl HostOps {
     /// Takes over what the host offers. From here on `free` is called whatever happens.
     ///
     /// # Safety
-    /// `ops` is NULL or a structure of the size it begins with, whose callbacks keep their contract.
+    /// `ops` is NULL or a structure of the size it begins with, whose callbacks keep their
+    /// contract.
     pub(super) unsafe fn take(ops: *const dmsnap_storage_ops) -> Result<HostOps> {
         // SAFETY: the caller's promise.
         let ops = unsafe { input(ops, "ops") };
@@ -149,7 +157,8 @@ fn done(result: c_int) -> io::Result<()> {
     counted(result.into()).map(|_| ())
 }
 
-/// Buffers as C takes them. Both slices have the layout of an array of `struct iovec`, as the standard library promises.
+/// Buffers as C takes them. Both slices have the layout of an array of `struct iovec`, as the
+/// standard library promises.
 fn as_iovecs<T>(bufs: &[T]) -> (*const iovec, c_int) {
     (
         bufs.as_ptr().cast(),

@@ -15,10 +15,12 @@ use crate::error::Result;
 use crate::store::{Pins, Status, Store, Usage};
 use crate::units::OriginChunk;
 
-/// The exception store of one layer. It decides and does no I/O: the host does that, and runs the plans it is given.
+/// The exception store of one layer. It decides and does no I/O: the host does that, and runs the
+/// plans it is given.
 ///
-/// Calls that take a `const` store may run at the same time as each other. The host keeps all other calls apart, from each other and from
-/// those, as with a read-write lock. `dmsnap_store_unpin` alone may be called at any time.
+/// Calls that take a `const` store may run at the same time as each other. The host keeps all other
+/// calls apart, from each other and from those, as with a read-write lock. `dmsnap_store_unpin`
+/// alone may be called at any time.
 pub struct dmsnap_store {
     /// Apart from the store, so that a pin can be released while an exclusive call runs.
     pub(super) pins: Arc<Pins>,
@@ -90,7 +92,8 @@ pub struct dmsnap_store_facts {
     pub writable: bool,
     /// Whether it is a bare store, without an image descriptor.
     pub bare: bool,
-    /// Whether an interrupted operation should be finished by `dmsnap_store_prepare_repair` before the first write.
+    /// Whether an interrupted operation should be finished by `dmsnap_store_prepare_repair` before
+    /// the first write.
     pub wants_repair: bool,
 }
 
@@ -140,7 +143,8 @@ pub extern "C" fn dmsnap_store_descriptor(
     })
 }
 
-/// Whether so many exceptions wait that the host should commit now, to bound memory and loss. Ask after completing. `false` for NULL.
+/// Whether so many exceptions wait that the host should commit now, to bound memory and loss. Ask
+/// after completing. `false` for NULL.
 #[unsafe(no_mangle)]
 pub extern "C" fn dmsnap_store_should_commit(store: Option<&dmsnap_store>) -> bool {
     guard_or(false, || shared(store).is_ok_and(Store::should_commit))
@@ -182,9 +186,11 @@ impl From<Usage> for dmsnap_usage {
 pub struct dmsnap_status {
     /// Size of this structure in bytes, set by the caller.
     pub struct_size: usize,
-    /// Which it is. The figures of `dmsnap_usage` have a meaning if it is `DMSNAP_STATUS_KIND_ACTIVE`.
+    /// Which it is. The figures of `dmsnap_usage` have a meaning if it is
+    /// `DMSNAP_STATUS_KIND_ACTIVE`.
     pub kind: dmsnap_status_kind,
-    /// The kernel's words, as `dmsetup status` shows them: "80/2048 16", "Invalid", "Merge failed" or "Overflow".
+    /// The kernel's words, as `dmsetup status` shows them: "80/2048 16", "Invalid", "Merge failed"
+    /// or "Overflow".
     pub text: [c_char; 64],
 }
 
@@ -262,7 +268,8 @@ unsafe impl Growing for dmsnap_run {
     const LEAST: usize = offset_of!(dmsnap_run, count) + size_of::<u64>();
 }
 
-/// The first exceptions at or behind chunk `old_chunk` of the snapshot. To see all, begin with 0 and go on at `old_chunk + count`.
+/// The first exceptions at or behind chunk `old_chunk` of the snapshot. To see all, begin with 0
+/// and go on at `old_chunk + count`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dmsnap_store_next_run(
     store: Option<&dmsnap_store>,

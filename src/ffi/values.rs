@@ -19,9 +19,11 @@ pub enum dmsnap_format {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum dmsnap_origin_choice {
-    /// Open no file that an image names: an image that names one, or a bare store, is refused with `-EACCES`. The default.
+    /// Open no file that an image names: an image that names one, or a bare store, is refused with
+    /// `-EACCES`. The default.
     Refuse = 0,
-    /// Follow the names that the images store. Only for images from somebody you trust with every file you can read.
+    /// Follow the names that the images store. Only for images from somebody you trust with every
+    /// file you can read.
     FromImage = 1,
     /// No origin, whatever the image says: zeros.
     Zeros = 2,
@@ -71,7 +73,8 @@ pub enum dmsnap_state {
     Active = 1,
     /// A merge is under way: no new exceptions, first writes go to the origin.
     Merging = 2,
-    /// A merge stopped on an error. COW and origin together are whole and are used as during a merge.
+    /// A merge stopped on an error. COW and origin together are whole and are used as during a
+    /// merge.
     MergeFailed = 3,
     /// Full in mode PO: reads only.
     Overflow = 4,
@@ -115,7 +118,8 @@ pub enum dmsnap_target {
     Origin = 2,
     /// Writes only: a new exception is needed, see `dmsnap_store_prepare_exception`.
     Unmapped = 3,
-    /// Writes only: nowhere yet; another write prepares the first chunk, or a merge copies it. Wait and ask again.
+    /// Writes only: nowhere yet; another write prepares the first chunk, or a merge copies it. Wait
+    /// and ask again.
     Wait = 4,
 }
 
@@ -127,8 +131,8 @@ pub enum dmsnap_answer {
     Ready = 1,
     /// Run this plan, finish it, then ask again.
     Plan = 2,
-    /// Something is under way elsewhere: wait until an exception was completed or aborted, a plan was finished, or an unpin said so; then
-    /// ask again.
+    /// Something is under way elsewhere: wait until an exception was completed or aborted, a plan
+    /// was finished, or an unpin said so; then ask again.
     Wait = 3,
     /// The first chunk needs no exception any more: map it again.
     Retry = 4,
@@ -156,7 +160,8 @@ pub enum dmsnap_step_type {
     Read = 1,
     /// Write the `len` bytes at `data` to `offset`.
     Write = 2,
-    /// Make `len` bytes at `offset` read as zeros. With `unmap` space may be given back, else the range shall end up with space.
+    /// Make `len` bytes at `offset` read as zeros. With `unmap` space may be given back, else the
+    /// range shall end up with space.
     WriteZeroes = 3,
     /// Copy `len` bytes from `offset` of `device` to `to_offset` of `to_device`.
     Copy = 4,
@@ -216,7 +221,8 @@ pub enum dmsnap_finding_kind {
     Invalid = 1,
     /// The image descriptor is damaged.
     Descriptor = 2,
-    /// A record names a COW chunk outside the file, one that holds metadata, or one that no file can have.
+    /// A record names a COW chunk outside the file, one that holds metadata, or one that no file
+    /// can have.
     IllegalNewChunk = 3,
     /// Two records for one chunk.
     DuplicateOldChunk = 4,

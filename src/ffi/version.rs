@@ -26,7 +26,8 @@ pub extern "C" fn dmsnap_version() -> *const c_char {
     guard_or(c"".as_ptr(), || VERSION.as_ptr())
 }
 
-/// Version of the library as a number, to be compared with `DMSNAP_VERSION_NUMBER`, which is the header's.
+/// Version of the library as a number, to be compared with `DMSNAP_VERSION_NUMBER`, which is the
+/// header's.
 #[unsafe(no_mangle)]
 pub extern "C" fn dmsnap_version_number() -> u32 {
     guard_or(0, || DMSNAP_VERSION_NUMBER)
