@@ -6,8 +6,8 @@ mod common;
 
 use common::toy_host::{Disk, Host, Rng, SECTOR};
 use dmsnap::store::{
-    Commit, FormatOptions, LoadOptions, Loader, OverflowMode, Prepared, Progress, Purpose, State,
-    Step, Store, WriteTarget, format_plan,
+    Commit, Device, FormatOptions, LoadOptions, Loader, OverflowMode, Prepared, Progress, Purpose,
+    State, Step, Store, WriteTarget, format_plan,
 };
 use dmsnap::{ByteRange, ChunkSize, Error, ErrorKind, OriginChunk};
 
@@ -409,4 +409,29 @@ fn test_first_writes_after_a_merge_wait_for_its_writes_to_the_origin() {
 
 fn prepare_chunk_2(host: &mut Host) -> Prepared {
     host.store.prepare_exception(OriginChunk(2), 1).unwrap()
+}
+
+/// Space is reserved ahead, but not at the price of the last chunks that fit.
+#[test]
+fn test_a_reservation_without_room_is_tried_again_for_one_chunk() {
+    let mut host = Host::new(4096, 200, 200, Disk::growable(), OverflowMode::NoSpace);
+    let Prepared::Reserve(plan) = host.store.prepare_exception(OriginChunk(3), 2).unwrap() else {
+        panic!()
+    };
+    let no_space = || Error::new(ErrorKind::NoSpace, "test");
+    host.store.finish_plan(plan, Err(no_space())).unwrap();
+    let Prepared::Reserve(plan) = host.store.prepare_exception(OriginChunk(3), 2).unwrap() else {
+        panic!()
+    };
+    let size = Step::SetSize {
+        device: Device::Cow,
+        size: 3 * 4096,
+    };
+    assert_eq!(plan.steps(), [size]);
+    let error = host.store.finish_plan(plan, Err(no_space())).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NoSpace);
+    // Space was added.
+    host.write(3 * 8, 16);
+    host.verify();
+    assert_eq!(host.store.exceptions(), 2);
 }

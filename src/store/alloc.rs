@@ -74,6 +74,8 @@ pub(crate) struct Allocator {
     zero_holes: ChunkSet,
     /// Holes that this handle made and that may still occupy space.
     dirty: ChunkSet,
+    /// The last reservation found no room: the next one asks for a single chunk.
+    short_of_space: bool,
 }
 
 impl Allocator {
@@ -98,6 +100,7 @@ impl Allocator {
             holes: ChunkSet::default(),
             zero_holes: ChunkSet::default(),
             dirty: ChunkSet::default(),
+            short_of_space: false,
         }
     }
 
@@ -219,9 +222,7 @@ impl Allocator {
     pub(crate) fn reserve(&self, count: u64) -> Result<Reservation> {
         let geometry = self.geometry;
         let chunk = geometry.chunk_size();
-        let slab = (SLAB_BYTES / chunk.bytes())
-            .max(1)
-            .max(count.min(MAX_SLAB_CHUNKS));
+        let slab = self.slab(count);
         let mut limit = self.next_free.saturating_add(slab).min(self.whole_chunks());
         // Area `a` is chunk 1 + a * stride; this is the first one at or behind next free.
         let first_area = (self.next_free - 1).div_ceil(geometry.stride());
@@ -270,9 +271,24 @@ impl Allocator {
         })
     }
 
+    /// Chunks to reserve where `count` are asked for.
+    fn slab(&self, count: u64) -> u64 {
+        if self.short_of_space {
+            return 1;
+        }
+        let slab = (SLAB_BYTES / self.geometry.chunk_size().bytes()).max(1);
+        slab.max(count.min(MAX_SLAB_CHUNKS))
+    }
+
     pub(crate) fn reserved(&mut self, reservation: &Reservation) {
         self.limit = self.limit.max(reservation.limit);
         self.cow_size = reservation.cow_size;
+        self.short_of_space = false;
+    }
+
+    /// There was no room for a reservation. Returns whether a smaller one is worth a try.
+    pub(crate) fn could_not_reserve(&mut self) -> bool {
+        !std::mem::replace(&mut self.short_of_space, true)
     }
 
     /// Gives back chunks that no record and no I/O refers to any more. Their content is not known.

@@ -94,7 +94,8 @@ impl Store {
 
     /// Takes a plan back with its outcome and passes the error on.
     ///
-    /// [`ErrorKind::NoSpace`] leaves everything as it was: the same plan is handed out again on request. Any other error of a plan that
+    /// [`ErrorKind::NoSpace`] leaves everything as it was: the same plan is handed out again on request, and a reservation that found no room
+    /// is no error before a small one found none either. Any other error of a plan that
     /// writes metadata or flushes makes the store read-only until it is opened again.
     ///
     /// # Errors
@@ -141,7 +142,13 @@ impl Store {
                 }
             }
         }
-        outcome
+        match outcome {
+            // The host asks again, and for less.
+            Err(error) if error.kind() == ErrorKind::NoSpace && self.alloc.could_not_reserve() => {
+                Ok(())
+            }
+            other => other,
+        }
     }
 
     fn finish_commit(&mut self, outcome: Result<()>) -> Result<()> {
