@@ -177,8 +177,29 @@ impl Layer {
             return Err(Error::new(ErrorKind::InvalidArgument, message).with_path(self.cow.name()));
         }
         self.origin.lock(LockMode::Writer)?;
-        let result = self.origin.prepare_for_merge(self.virtual_size());
-        result.inspect_err(|_| drop(self.origin.lock(LockMode::Reader)))
+        let old_size = self.origin.end();
+        let result = self
+            .origin
+            .prepare_for_merge(self.virtual_size())
+            .and_then(|()| self.record_growth(old_size));
+        result.inspect_err(|_| {
+            // After a merge that failed the origin is still written to.
+            if self.facts().state() != State::MergeFailed {
+                let _ = self.origin.lock(LockMode::Reader);
+            }
+        })
+    }
+
+    /// An origin that was made longer shall not look like another one at the next open.
+    fn record_growth(&self, old_size: u64) -> Result<()> {
+        let descriptor = self.facts().descriptor().cloned();
+        match descriptor {
+            Some(mut descriptor) if self.origin.end() != old_size => {
+                descriptor.origin_size = self.origin.end();
+                self.run_job(|store| store.prepare_descriptor(Some(descriptor)))
+            }
+            _ => Ok(()),
+        }
     }
 }
 
