@@ -9,23 +9,23 @@ use crate::failure::{About, Failure, Result};
 use crate::output;
 use crate::size::parse_disk_size;
 
-/// Change what a layer records about itself: its backing, or whether it has a descriptor at all
-///
-/// The content below is not compared: a backing that is not the same shows another disk. Nothing but FILE is opened, except to record
-/// size and UUID of a new backing.
+/// Change what a layer records: its backing, or whether it has a descriptor
 #[derive(clap::Args)]
+#[command(after_help = "\
+The content below is not compared: a backing that is not the same shows another disk. Nothing but FILE is opened, \
+except to record size and UUID of a new backing.")]
 #[command(group = clap::ArgGroup::new("changes").required(true).multiple(true))]
 pub(crate) struct Args {
     /// Print nothing
     #[arg(short, long)]
     quiet: bool,
-    /// Name of the backing to store: a relative one starts at the directory of FILE; '' for none
+    /// Name of the backing; a relative one starts at FILE's directory; '' for none
     #[arg(short, long, value_name = "BACKING", group = "changes")]
     backing: Option<String>,
     /// Format of the backing; it is never guessed
     #[arg(short = 'F', long, value_name = "FMT", requires = "backing")]
     backing_format: Option<FormatArg>,
-    /// Give a store made by the kernel a descriptor, with this size of the disk. Needs chunks of 4096 bytes or more
+    /// Give a bare store a descriptor, with this size; needs chunks of 4096 bytes or more
     #[arg(long, value_name = "SIZE", value_parser = parse_disk_size, group = "changes")]
     add_descriptor: Option<u64>,
     /// Take the descriptor away: size and backing are forgotten

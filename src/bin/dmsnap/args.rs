@@ -5,16 +5,14 @@ use std::path::{Path, PathBuf};
 use clap::ValueEnum;
 use dmsnap::{ChunkSize, Format, OpenOptions, OriginChoice};
 
-use crate::failure::{About, Failure, Result};
+use crate::failure::{Failure, Result};
 use crate::size::{parse_disk_size, parse_size};
 use crate::source;
 
 /// A format by name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum FormatArg {
-    /// The bytes of the disk
     Raw,
-    /// A layer, with or without a descriptor
     Dmsnap,
 }
 
@@ -27,23 +25,32 @@ impl From<FormatArg> for Format {
     }
 }
 
+/// Heading of the options below.
+const ORIGIN: &str =
+    "What lies below (a store made by the kernel does not say; a layer may be overridden)";
+
 /// What lies below the image, if not what it says itself.
 #[derive(clap::Args, Clone, Debug, Default)]
 pub(crate) struct OriginArgs {
-    /// What the image lies over: for a store made by the kernel, or to override the stored backing. Again for what lies below that
-    #[arg(long = "origin", value_name = "PATH")]
+    /// What the image lies over, instead of the stored backing; again for what lies below that
+    #[arg(long = "origin", value_name = "PATH", help_heading = ORIGIN)]
     paths: Vec<PathBuf>,
     /// Format of the --origin at the same place [default: raw]
-    #[arg(long = "origin-format", value_name = "FMT", requires = "paths")]
+    #[arg(
+        long = "origin-format",
+        value_name = "FMT",
+        requires = "paths",
+        help_heading = ORIGIN
+    )]
     formats: Vec<FormatArg>,
-    /// Nothing lies below, whatever the image says: what it does not hold reads as zeros
-    #[arg(long, conflicts_with = "paths")]
+    /// Nothing lies below: what the image does not hold reads as zeros
+    #[arg(long, conflicts_with = "paths", help_heading = ORIGIN)]
     no_origin: bool,
-    /// Size of the disk, for a store without a descriptor that is not as long as its origin
-    #[arg(long, value_name = "SIZE", value_parser = parse_disk_size)]
+    /// Size of the disk, if a store without a descriptor is not as long as its origin
+    #[arg(long, value_name = "SIZE", value_parser = parse_disk_size, help_heading = ORIGIN)]
     disk_size: Option<u64>,
     /// Open even if the backing's UUID is not the recorded one
-    #[arg(long)]
+    #[arg(long, help_heading = ORIGIN)]
     ignore_origin_uuid: bool,
 }
 
@@ -113,7 +120,7 @@ impl OriginArgs {
         if let Some(format) = self.formats.get(at) {
             return Ok((*format).into());
         }
-        if source::looks_like_layer(path).about(path)? {
+        if source::looks_like_layer(path)? {
             return Err(Failure::at(
                 path,
                 "begins like a dmsnap layer: say --origin-format dmsnap, or raw if these are the disk's bytes",
@@ -136,7 +143,7 @@ pub(crate) struct CreateSettings {
 impl CreateSettings {
     /// Help for -o.
     pub(crate) const NAMES: &str =
-        "chunk_size=SIZE, bare=on|off, size=SIZE, backing_file=NAME, backing_fmt=FMT";
+        "chunk_size=SIZE (16K), bare=on|off, size=SIZE, backing_file=NAME, backing_fmt=FMT";
 
     /// Reads all -o of a command line.
     pub(crate) fn parse(options: &[String]) -> Result<CreateSettings> {

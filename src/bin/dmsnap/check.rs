@@ -12,15 +12,15 @@ use crate::failure::{About, Failure, Result};
 use crate::output::{self, OutputFormat};
 use crate::source::{How, Source};
 
-/// Look for damage and leaked space in a layer, and repair what can be repaired without guessing
-///
-/// Only FILE is looked at, not what lies below. A leak is space in the file that no record refers to. What is repairable is the trace of an
-/// interrupted operation: no data is lost, but a kernel should not write to the file before it is gone. Corruption is
-/// never repaired here.
+/// Look for damage and leaked space, and repair what needs no guessing
 #[derive(clap::Args)]
 #[command(after_help = "\
-Exit codes: 0 nothing wrong (any more); 1 the check could not be completed; 2 corruption;
-3 leaks, or something repairable, but no corruption; 63 not a layer, nothing to check.")]
+Only FILE is looked at, not what lies below. A leak is space in the file that no record refers to. Repairable is the \
+trace of an interrupted operation: no data is lost, but no kernel should write to the file before it is gone. \
+Corruption is never repaired here.
+
+Exit codes: 0 nothing wrong (any more); 1 the check could not be completed; 2 corruption; 3 leaks or something \
+repairable, but no corruption; 63 not a layer, nothing to check.")]
 pub(crate) struct Args {
     /// Print nothing
     #[arg(short, long)]
@@ -28,7 +28,7 @@ pub(crate) struct Args {
     /// Format of FILE; only layers can be checked
     #[arg(short, long, value_name = "FMT", default_value = "dmsnap")]
     format: FormatArg,
-    /// Repair leaks, or all that can be repaired
+    /// Give back leaked space; with `all`, remove traces of interrupted operations too
     #[arg(short, long, value_name = "WHAT")]
     repair: Option<RepairArg>,
     /// Form of the output
@@ -45,9 +45,7 @@ pub(crate) struct Args {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum RepairArg {
-    /// Give back leaked space
     Leaks,
-    /// Leaks, and traces of interrupted operations
     All,
 }
 

@@ -11,12 +11,12 @@ use crate::progress::Progress;
 use crate::source::{self, How, Source};
 
 /// Compare the content of two images
-///
-/// Where one is longer, the rest of it must read as zeros to count as the same, unless -s is given.
 #[derive(clap::Args)]
 #[command(after_help = "\
-Exit codes: 0 the same content; 1 different content (or wrong usage); 2 an image could not be opened;
-3 its allocation could not be found out; 4 it could not be read.")]
+Where one is longer, the rest of it must read as zeros to count as the same, unless -s is given. What lies below is \
+said of FILE1, or of FILE2 if FILE1 is raw.
+
+Exit codes: 0 the same content; 1 different content, or wrong usage; 2 an image could not be opened; 3 its allocation could not be found out; 4 it could not be read.")]
 pub(crate) struct Args {
     /// Format of FILE1 [default: guessed]
     #[arg(short = 'f', long, value_name = "FMT")]
@@ -36,7 +36,6 @@ pub(crate) struct Args {
     /// Take no locks: an image in use may change meanwhile
     #[arg(short = 'U', long)]
     force_share: bool,
-    /// These are for FILE1, or for FILE2 if FILE1 is raw
     #[command(flatten)]
     origin: OriginArgs,
     /// An image

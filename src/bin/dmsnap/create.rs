@@ -12,9 +12,10 @@ use crate::size::parse_disk_size;
 use crate::target::{self, Target};
 
 /// Create a layer, empty over its backing
-///
-/// An existing file is replaced, unless somebody uses it; it stays as it is if anything fails. A block device is written in place.
 #[derive(clap::Args)]
+#[command(after_help = "\
+An existing file is replaced, unless somebody uses it; it stays as it is if anything fails. A block device is written \
+in place. Chunks under 4096 bytes have no room for size and backing: they need --bare.")]
 pub(crate) struct Args {
     /// Print nothing
     #[arg(short, long)]
@@ -22,7 +23,7 @@ pub(crate) struct Args {
     /// Format of the new file
     #[arg(short, long, value_name = "FMT", default_value = "dmsnap")]
     format: FormatArg,
-    /// The image that the new one lies over, by the name to store: a relative one starts at the directory of FILE
+    /// The image that the new one lies over; a relative name starts at FILE's directory
     #[arg(short, long, value_name = "BACKING")]
     backing: Option<String>,
     /// Format of the backing; it is never guessed
@@ -33,7 +34,7 @@ pub(crate) struct Args {
     backing_unsafe: bool,
     #[arg(short, long, value_name = "NAME=VALUE,...", help = format!("Options: {}", CreateSettings::NAMES))]
     options: Vec<String>,
-    /// A store as the kernel makes it: records neither size nor backing. Chunks under 4096 bytes have no room for those
+    /// A store as the kernel makes it: records neither size nor backing
     #[arg(long)]
     bare: bool,
     /// The file to create

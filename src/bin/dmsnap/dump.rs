@@ -12,11 +12,11 @@ use crate::failure::{About, Result};
 use crate::info::state_name;
 use crate::output::{self, OutputFormat};
 
-/// Print what a layer's metadata says: header, descriptor, exceptions
-///
-/// Only FILE is looked at. Exceptions are printed as runs in the order of the disk; numbers of chunks are as on disk. Of an invalidated store
-/// only header and descriptor are shown.
+/// Print a layer's metadata: header, descriptor, exceptions
 #[derive(clap::Args)]
+#[command(after_help = "\
+Only FILE is looked at. Exceptions are printed as runs in the order of the disk, with chunk numbers as they are in the \
+file. Of an invalidated store only header and descriptor are shown.")]
 pub(crate) struct Args {
     /// Form of the output
     #[arg(long, value_name = "FORM", default_value = "human")]

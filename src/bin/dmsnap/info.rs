@@ -15,7 +15,7 @@ use crate::output::{self, OutputFormat};
 use crate::size::human;
 use crate::{gate, source};
 
-/// Show facts about an image. Takes no lock, so an image in use can be looked at
+/// Show facts about an image, also one in use
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Format of FILE [default: guessed]

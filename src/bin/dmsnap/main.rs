@@ -35,8 +35,6 @@ use clap::{Parser, Subcommand};
 use failure::Failure;
 
 /// VM disk layers in Linux device-mapper's persistent snapshot format
-///
-/// A layer holds what differs from the image below it, its backing or origin. The same file is a COW device for the kernel.
 #[derive(Parser)]
 #[command(name = "dmsnap", version, max_term_width = 100, after_help = EXIT_CODES)]
 struct Cli {
@@ -45,9 +43,11 @@ struct Cli {
 }
 
 const EXIT_CODES: &str = "\
+A layer holds what differs from the image below it, its backing or origin. The same file is a COW device for the kernel.
+
 Sizes and offsets are bytes, or take a suffix: 4k, 16K, 1.5G (k, M, G, T, P, E are powers of 1024).
 
-Exit codes: 0 done; 1 failed, or wrong usage; check and compare have more (see their help);
+Exit codes: 0 done; 1 failed, or wrong usage; check and compare have more (see their help); \
 128 + N stopped by signal N after cleaning up.";
 
 /// The subcommands, and what runs each.

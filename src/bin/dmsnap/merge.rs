@@ -10,11 +10,12 @@ use crate::output;
 use crate::progress::Progress;
 use crate::signal::Interrupt;
 
-/// Merge a layer into its origin, which then reads as the layer did; the layer is empty afterwards
-///
-/// Stopped at any point, by a signal, a full disk or a power cut, the pair of layer and origin shows the same content, and merging
-/// again goes on from there. Other layers over the same origin do not survive a merge: they show a mixture then.
+/// Merge a layer into its origin, which then reads as the layer did
 #[derive(clap::Args)]
+#[command(after_help = "\
+The layer is empty afterwards. Stopped at any point, by a signal, a full disk or a power cut, the pair of layer and \
+origin shows the same content, and merging again goes on from there. Other layers over the same origin do not survive \
+a merge: they show a mixture then.")]
 pub(crate) struct Args {
     /// Show progress
     #[arg(short, long)]

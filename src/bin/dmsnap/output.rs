@@ -11,10 +11,8 @@ use crate::failure::{Failure, Result};
 /// Text for people, or JSON for programs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum OutputFormat {
-    /// Text
     #[default]
     Human,
-    /// JSON, with qemu-img's names where it has them
     Json,
 }
 

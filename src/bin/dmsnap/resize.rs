@@ -9,7 +9,7 @@ use crate::failure::{About, Failure, Result};
 use crate::output;
 use crate::size::parse_disk_size;
 
-/// Change the size of the disk. What is new reads as zeros
+/// Change the size of the disk; what is new reads as zeros
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Print nothing

@@ -8,8 +8,11 @@ use crate::args::{CreateSettings, OriginArgs};
 use crate::failure::{About, Failure, Result};
 use crate::output;
 
-/// Put a new layer on top: NEW takes the writes from now on, FILE is its backing and must not be written any more
+/// Put a new layer on top of a layer
 #[derive(clap::Args)]
+#[command(
+    after_help = "NEW takes the writes from now on. FILE is its backing and must not be written any more."
+)]
 pub(crate) struct Args {
     /// Print nothing
     #[arg(short, long)]

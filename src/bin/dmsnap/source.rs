@@ -1,7 +1,5 @@
 //! Images that are read: raw files and layers behind one face.
 
-use std::fs::File;
-use std::io::Read;
 use std::path::Path;
 
 use dmsnap::format::{HEADER_SIZE, SNAP_MAGIC};
@@ -167,7 +165,7 @@ impl RawImage {
 
 /// The format that a file's first bytes tell: a layer, or else the bytes of a disk.
 pub(crate) fn guess_format(path: &Path) -> Result<Format> {
-    let start = first_bytes(path).about(path)?;
+    let start = first_bytes(path)?;
     if start.starts_with(&SNAP_MAGIC) {
         return Ok(Format::Dmsnap);
     }
@@ -187,14 +185,18 @@ pub(crate) fn guess_format(path: &Path) -> Result<Format> {
 }
 
 /// Whether a file begins as a layer does.
-pub(crate) fn looks_like_layer(path: &Path) -> std::io::Result<bool> {
+pub(crate) fn looks_like_layer(path: &Path) -> Result<bool> {
     Ok(first_bytes(path)?.starts_with(&SNAP_MAGIC))
 }
 
-fn first_bytes(path: &Path) -> std::io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    File::open(path)?
-        .take(HEADER_SIZE as u64)
-        .read_to_end(&mut bytes)?;
+/// Opened as images are, so that a FIFO is refused instead of waited for.
+fn first_bytes(path: &Path) -> Result<Vec<u8>> {
+    let file = FileOptions::new()
+        .lock(LockMode::None)
+        .open(path)
+        .about(path)?;
+    let len = file.size().about(path)?.min(HEADER_SIZE as u64);
+    let mut bytes = vec![0; len as usize];
+    file.read_at(&mut bytes, 0).about(path)?;
     Ok(bytes)
 }

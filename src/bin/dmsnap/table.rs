@@ -13,10 +13,10 @@ use crate::failure::{About, Failure, Result};
 use crate::output;
 
 /// Print the dmsetup lines that let the kernel attach a layer
-///
-/// Makes the file fit for a kernel that writes to it: traces of an interrupted operation are removed, and a length at which the kernel would
-/// lose the snapshot is avoided. Detach with `dmsetup remove` in the opposite order.
 #[derive(clap::Args)]
+#[command(after_help = "\
+Makes the file fit for a kernel that writes to it: traces of an interrupted operation are removed, and a length at \
+which the kernel would lose the snapshot is avoided. Detach with dmsetup remove, in the opposite order.")]
 pub(crate) struct Args {
     /// Device that shows the origin
     #[arg(long, value_name = "DEVICE")]
@@ -24,7 +24,7 @@ pub(crate) struct Args {
     /// Device over FILE, a loop device say
     #[arg(long, value_name = "DEVICE")]
     cow_dev: String,
-    /// Make FILE long enough for every chunk of the disk, so that it never overflows; takes no space
+    /// Make FILE so long that it cannot overflow; takes no space
     #[arg(long)]
     cover: bool,
     /// Name of the new device [default: from FILE]
@@ -45,20 +45,26 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
             )));
         }
     }
-    clear_traces(path)?;
-    let options = args.origin.options()?;
-    let image = Image::open(path, &options).about(path)?;
-    image.warnings().iter().for_each(output::warn);
-    let info = image.info().about(path)?;
-    drop(image);
+    // What cannot be opened is told by the library, better than by a list of findings.
+    let (mut info, warnings) = look_at(args)?;
+    warnings.iter().for_each(output::warn);
+    if clear_traces(path)? {
+        (info, _) = look_at(args)?;
+    }
     let table = Table::new(args, &info)?;
     fit_length(args, &info)?;
     table.print()?;
     Ok(0)
 }
 
-/// What lies behind the last record would come back to life under a kernel that appends.
-fn clear_traces(path: &Path) -> Result<()> {
+/// Facts about the chain, and what looked wrong without harm.
+fn look_at(args: &Args) -> Result<(ImageInfo, Vec<String>)> {
+    let image = Image::open(&args.file, &args.origin.options()?).about(&args.file)?;
+    Ok((image.info().about(&args.file)?, image.warnings()))
+}
+
+/// What lies behind the last record would come back to life under a kernel that appends. Whether there was something.
+fn clear_traces(path: &Path) -> Result<bool> {
     let found = dmsnap::check(path, &CheckOptions::new()).about(path)?;
     if found.remaining_corruptions > 0 {
         return Err(Failure::at(
@@ -68,7 +74,7 @@ fn clear_traces(path: &Path) -> Result<()> {
         .with_hint("`dmsnap check` lists what is wrong."));
     }
     if found.remaining_repairable == 0 {
-        return Ok(());
+        return Ok(false);
     }
     let mended = dmsnap::check(path, &CheckOptions::new().repair(Repair::All)).about(path)?;
     output::warn(format_args!(
@@ -76,7 +82,7 @@ fn clear_traces(path: &Path) -> Result<()> {
         path.display(),
         mended.repaired
     ));
-    Ok(())
+    Ok(true)
 }
 
 /// Makes the file as long as it has to be.

@@ -17,10 +17,12 @@ use crate::target::{self, Target};
 use copy::{Copy, Difference};
 use writer::{LayerWriter, RawWriter, Writer};
 
-/// Copy the content of an image into a new one. What reads as zeros takes no space there
-///
-/// DST gets its name when it is complete; until then, and if anything fails, what was there stays. A block device is written in place.
+/// Copy the content of an image into a new one; zeros take no space there
 #[derive(clap::Args)]
+#[command(after_help = "\
+DST gets its name when it is complete; until then, and if anything fails, what was there stays. A block device is \
+written in place. The backing that SRC names is opened if -f dmsnap is given or if it lies in SRC's own directory: \
+a guest can write a layer's header into a raw disk.")]
 pub(crate) struct Args {
     /// Show progress
     #[arg(short, long)]
@@ -34,9 +36,9 @@ pub(crate) struct Args {
     /// Format of DST
     #[arg(short = 'O', long, value_name = "FMT")]
     target_format: FormatArg,
-    #[arg(short = 'o', long, value_name = "NAME=VALUE,...", help = format!("Options: {}", CreateSettings::NAMES))]
+    #[arg(short = 'o', long, value_name = "NAME=VALUE,...", help = OPTIONS)]
     options: Vec<String>,
-    /// Store only what differs from this image, by the name to store: a relative one starts at the directory of DST
+    /// Store only what differs from this image; a relative name starts at DST's directory
     #[arg(short = 'B', long, value_name = "BACKING")]
     backing: Option<String>,
     /// Format of the backing; it is never guessed
@@ -54,6 +56,10 @@ pub(crate) struct Args {
     #[arg(value_name = "DST")]
     target: PathBuf,
 }
+
+/// Help for -o.
+const OPTIONS: &str =
+    "Options: chunk_size=SIZE (16K), bare=on|off, backing_file=NAME, backing_fmt=FMT";
 
 /// An image that the new one lies over.
 struct Backing {

@@ -6,6 +6,9 @@ use dmsnap::units::MAX_FILE_SIZE;
 use crate::size::parse_size;
 
 pub(super) const HELP: &str = "\
+Without -c, commands are read from standard input, one a line. A command that fails does not stop the ones after it, \
+but the exit code is 1 then.
+
 Commands:
   read [-q] [-v] [-P PATTERN [-s OFFSET] [-l LENGTH]] OFFSET LENGTH
       Read; -v prints the bytes, -P fails unless every byte is PATTERN, or those from -s on, -l many

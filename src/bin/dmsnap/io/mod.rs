@@ -14,9 +14,6 @@ use crate::output;
 use command::Command;
 
 /// Read and write a layer by commands, as qemu-io does
-///
-/// Without -c, commands are read from standard input, one a line. A command that fails does not stop the ones after it, but the exit
-/// code is 1 then.
 #[derive(clap::Args)]
 #[command(after_help = command::HELP)]
 pub(crate) struct Args {

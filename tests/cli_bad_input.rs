@@ -1,0 +1,599 @@
+//! Bad input of every kind to every command: a clear message, the documented exit code, nothing touched.
+
+mod cli;
+
+use std::fs;
+use std::os::unix::fs::{FileExt, symlink};
+use std::process::Command;
+
+use cli::{Holder, Scratch, content};
+
+/// Commands that open a layer, with `FILE` for it, and what they exit with when they cannot.
+const COMMANDS: [(&str, i32); 13] = [
+    ("info -f dmsnap FILE", 1),
+    ("check FILE", 1),
+    ("check -r all FILE", 1),
+    ("map FILE", 1),
+    ("compare -f dmsnap FILE base.raw", 2),
+    ("convert -f dmsnap -O raw FILE out.raw", 1),
+    ("snapshot FILE new.dms", 1),
+    ("merge FILE", 1),
+    ("resize FILE 2M", 1),
+    ("amend -b other.raw -F raw FILE", 1),
+    ("io FILE -c flush", 1),
+    ("dump FILE", 1),
+    ("table FILE --origin-dev /dev/loop0 --cow-dev /dev/loop1", 1),
+];
+
+/// What makes a file that is no good of the good one.
+type Spoil = fn(&Scratch);
+
+/// Runs all commands on a file called `bad` that was made by `spoil`. `expected` replaces the exit code for some.
+fn battery(spoil: Spoil, words: &[&str], expected: &[(&str, i32)]) {
+    for (command, code) in COMMANDS {
+        let scratch = Scratch::new();
+        scratch.base_and_layer();
+        fs::copy(scratch.path("layer.dms"), scratch.path("bad")).unwrap();
+        fs::copy(scratch.path("base.raw"), scratch.path("other.raw")).unwrap();
+        spoil(&scratch);
+        let special = expected.iter().find(|(name, _)| command.starts_with(name));
+        let code = special.map_or(code, |(_, code)| *code);
+        let run = scratch.untouched(|| scratch.dmsnap(&command.replace("FILE", "bad")));
+        match code {
+            0 => _ = run.succeeds(),
+            _ if command.starts_with("check") && run.stdout.contains("corruption") => {
+                _ = run.exits(code)
+            }
+            _ => {
+                run.fails(code, words);
+                assert!(
+                    run.stderr.contains("bad"),
+                    "{command}: the file is not named: {run:#?}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn test_missing_file() {
+    battery(
+        |scratch| fs::remove_file(scratch.path("bad")).unwrap(),
+        &["No such file"],
+        &[],
+    );
+}
+
+#[test]
+fn test_directory() {
+    let spoil = |scratch: &Scratch| {
+        fs::remove_file(scratch.path("bad")).unwrap();
+        fs::create_dir(scratch.path("bad")).unwrap();
+    };
+    battery(spoil, &[], &[]);
+}
+
+#[test]
+fn test_empty_file() {
+    battery(
+        |scratch| scratch.write("bad", b""),
+        &["not a snapshot store"],
+        &[("check", 63)],
+    );
+}
+
+#[test]
+fn test_garbage() {
+    battery(
+        |scratch| scratch.write("bad", &content(7, 1 << 20)),
+        &["SnAp"],
+        &[("check", 63)],
+    );
+}
+
+#[test]
+fn test_other_format_is_named() {
+    battery(
+        |scratch| scratch.poke("bad", 0, b"QFI\xfb"),
+        &["qcow2"],
+        &[("check", 63)],
+    );
+}
+
+#[test]
+fn test_blank_store() {
+    battery(
+        |scratch| scratch.poke("bad", 0, &[0; 16]),
+        &["not a snapshot store"],
+        &[("check", 63)],
+    );
+}
+
+#[test]
+fn test_version_from_the_future() {
+    battery(|scratch| scratch.poke("bad", 8, &[2]), &["version 2"], &[]);
+}
+
+#[test]
+fn test_impossible_chunk_size() {
+    battery(
+        |scratch| scratch.poke("bad", 12, &[3]),
+        &["3 sectors is not a power of two", "offset 12"],
+        &[],
+    );
+}
+
+#[test]
+fn test_damaged_descriptor() {
+    let spoil = |scratch: &Scratch| scratch.poke("bad", 4096 + 50, &[0xff; 4]);
+    battery(spoil, &["descriptor"], &[("check", 2)]);
+}
+
+#[test]
+fn test_record_outside_the_file() {
+    let spoil = |scratch: &Scratch| scratch.poke("bad", 16384 + 8, &[0xff, 0xff]);
+    battery(spoil, &[], &[("check", 2)]);
+}
+
+#[test]
+fn test_file_cut_in_the_first_area() {
+    let spoil = |scratch: &Scratch| cut(scratch, 20_000);
+    battery(spoil, &[], &[("check", 2)]);
+}
+
+#[test]
+fn test_file_cut_in_the_data() {
+    let spoil = |scratch: &Scratch| cut(scratch, 3 * 16384 + 100);
+    battery(spoil, &[], &[("check", 2)]);
+}
+
+fn cut(scratch: &Scratch, len: u64) {
+    let file = fs::OpenOptions::new()
+        .write(true)
+        .open(scratch.path("bad"))
+        .unwrap();
+    file.set_len(len).unwrap();
+}
+
+#[test]
+fn test_invalidated_store_is_refused_with_what_happened_and_what_can_be_done() {
+    let spoil = |scratch: &Scratch| scratch.poke("bad", 4, &[0]);
+    let words = [
+        "snapshot is invalid",
+        "ran out of space",
+        "create a new layer",
+    ];
+    battery(spoil, &words, &[("info", 0), ("dump", 0), ("check", 2)]);
+}
+
+#[test]
+fn test_missing_origin() {
+    let spoil = |scratch: &Scratch| {
+        fs::rename(scratch.path("base.raw"), scratch.path("moved.raw")).unwrap()
+    };
+    let scratch = Scratch::new();
+    scratch.base_and_layer();
+    spoil(&scratch);
+    for line in [
+        "map layer.dms",
+        "io layer.dms -c flush",
+        "merge layer.dms",
+        "convert -O raw layer.dms out.raw",
+    ] {
+        let run = scratch.untouched(|| scratch.dmsnap(line));
+        run.fails(1, &["base.raw", "No such file"]);
+    }
+    // These need no origin.
+    for line in ["info layer.dms", "dump layer.dms", "check layer.dms"] {
+        scratch.untouched(|| scratch.dmsnap(line)).succeeds();
+    }
+    scratch
+        .dmsnap("map --origin moved.raw layer.dms")
+        .succeeds();
+    scratch
+        .dmsnap("amend -b moved.raw -F raw layer.dms")
+        .succeeds();
+    scratch.dmsnap("map layer.dms").succeeds();
+}
+
+#[test]
+fn test_origin_with_another_uuid_is_refused_unless_forced() {
+    let scratch = Scratch::new();
+    scratch.base_and_layer();
+    scratch.dmsnap("snapshot layer.dms top.dms").succeeds();
+    scratch
+        .dmsnap("create -b base.raw -F raw other.dms")
+        .succeeds();
+    let line = "map --origin other.dms --origin-format dmsnap top.dms";
+    scratch
+        .untouched(|| scratch.dmsnap(line))
+        .fails(1, &["top.dms", "UUID", "--ignore-origin-uuid"]);
+    scratch
+        .dmsnap(&format!("{line} --ignore-origin-uuid"))
+        .succeeds();
+}
+
+#[test]
+fn test_chain_that_names_itself() {
+    let scratch = Scratch::new();
+    scratch.base_and_layer();
+    scratch.dmsnap("snapshot layer.dms top.dms").succeeds();
+    scratch
+        .dmsnap("amend -b top.dms -F dmsnap layer.dms")
+        .succeeds();
+    for line in [
+        "map top.dms",
+        "convert -O raw top.dms out.raw",
+        "io top.dms -c flush",
+    ] {
+        scratch
+            .untouched(|| scratch.dmsnap(line))
+            .fails(1, &["top.dms", "twice"]);
+    }
+}
+
+#[test]
+fn test_backings_that_only_qemu_knows() {
+    let scratch = Scratch::new();
+    for name in ["json:{\"driver\":\"raw\"}", "nbd://host/disk"] {
+        let args = ["create", "-u", "-b", name, "-F", "raw", "layer.dms", "1M"];
+        scratch.run(&args).succeeds();
+        scratch
+            .untouched(|| scratch.dmsnap("map layer.dms"))
+            .fails(1, &["layer.dms", "only files can be opened"]);
+        let args = ["create", "-b", name, "-F", "raw", "layer2.dms"];
+        scratch
+            .untouched(|| scratch.run(&args))
+            .fails(1, &["only files can be opened"]);
+    }
+}
+
+#[test]
+fn test_locked_by_qemu() {
+    let scratch = Scratch::new();
+    scratch.base_and_layer();
+    fs::copy(scratch.path("base.raw"), scratch.path("bad")).unwrap();
+    fs::copy(scratch.path("layer.dms"), scratch.path("bad")).unwrap();
+    fs::copy(scratch.path("base.raw"), scratch.path("other.raw")).unwrap();
+    let holder = Holder::of(&scratch.path("bad"));
+    for (command, code) in COMMANDS {
+        let run = scratch.untouched(|| scratch.dmsnap(&command.replace("FILE", "bad")));
+        match command.split(' ').next() {
+            Some("info") => _ = run.succeeds(),
+            _ => run.fails(code, &["bad", "busy"]),
+        }
+    }
+    // Nor may it be overwritten.
+    for command in [
+        "create bad 1M",
+        "convert -O raw base.raw bad",
+        "convert -O dmsnap -B base.raw -F raw base.raw bad",
+    ] {
+        scratch
+            .untouched(|| scratch.dmsnap(command))
+            .fails(1, &["bad", "busy"]);
+    }
+    // Readers may be told not to mind.
+    for command in [
+        "map -U bad",
+        "check -U bad",
+        "dump -U bad",
+        "compare -U bad layer.dms",
+        "io -r -U bad -c length",
+    ] {
+        scratch.untouched(|| scratch.dmsnap(command)).succeeds();
+    }
+    drop(holder);
+    scratch.dmsnap("check bad").succeeds();
+}
+
+#[test]
+fn test_locked_origin() {
+    let scratch = Scratch::new();
+    scratch.base_and_layer();
+    let _holder = Holder::of(&scratch.path("base.raw"));
+    for command in [
+        "map layer.dms",
+        "merge layer.dms",
+        "io layer.dms -c flush",
+        "create -b base.raw -F raw new.dms",
+    ] {
+        scratch
+            .untouched(|| scratch.dmsnap(command))
+            .fails(1, &["base.raw", "busy"]);
+    }
+}
+
+#[test]
+fn test_offsets_past_the_end() {
+    let scratch = Scratch::new();
+    scratch.base_and_layer();
+    for command in [
+        "write 1M 1k",
+        "read 1M 513",
+        "discard 2M 1",
+        "writez 1M 1k",
+        "read 2M 0",
+    ] {
+        let run = scratch.untouched(|| scratch.io("layer.dms", &[command]));
+        run.fails(1, &["layer.dms", "1049088"]);
+    }
+    scratch
+        .untouched(|| scratch.dmsnap("map -s 2M layer.dms"))
+        .fails(1, &["layer.dms", "1049088"]);
+    scratch
+        .untouched(|| scratch.dmsnap("resize --shrink layer.dms -2M"))
+        .fails(1, &["layer.dms", "1049088"]);
+    scratch
+        .untouched(|| scratch.dmsnap("resize layer.dms 512k"))
+        .fails(1, &["layer.dms", "--shrink"]);
+}
+
+#[test]
+fn test_io_finds_slips_before_it_writes() {
+    let scratch = Scratch::new();
+    scratch.base_and_layer();
+    let run =
+        scratch.untouched(|| scratch.io("layer.dms", &["write -P 1 0 512", "wirte -P 2 0 512"]));
+    run.fails(1, &["wirte", "no such command"]);
+}
+
+#[test]
+fn test_io_failures_show_in_the_exit_code_and_do_not_stop_what_follows() {
+    let scratch = Scratch::new();
+    scratch.base_and_layer();
+    let run = scratch.io(
+        "layer.dms",
+        &["read -P 0x12 20k 512", "read -P 0x11 20k 512"],
+    );
+    run.fails(
+        1,
+        &["layer.dms: pattern verification failed at offset 20480: found 0x11, expected 0x12"],
+    );
+    assert_eq!(run.stdout, "read 512/512 bytes at offset 20480\n");
+    scratch
+        .untouched(|| scratch.dmsnap("io -r layer.dms -c length"))
+        .succeeds();
+    let run = scratch.untouched(|| scratch.run(&["io", "-r", "layer.dms", "-c", "write 0 512"]));
+    run.fails(1, &["layer.dms", "read-only"]);
+}
+
+#[test]
+fn test_create_checks_everything_before_it_touches_a_file() {
+    let scratch = Scratch::new();
+    scratch.base_and_layer();
+    scratch.write("old", b"precious");
+    scratch.write("bad.dms", &content(3, 100_000));
+    fs::create_dir(scratch.path("directory")).unwrap();
+    symlink("nowhere", scratch.path("dangling")).unwrap();
+    for (line, word) in [
+        ("create old", "needs a size"),
+        ("create -b missing.raw -F raw old", "missing.raw"),
+        ("create -b base.raw old", "-F raw or -F dmsnap"),
+        ("create -F raw old", "-b"),
+        ("create -b bad.dms -F dmsnap old", "bad.dms"),
+        (
+            "create -b base.raw -F raw base.raw",
+            "cannot be overwritten",
+        ),
+        ("create -o chunk_size=3k old 1M", "power of two"),
+        ("create -o chunk_size=512 old 1M", "512 bytes have no room"),
+        ("create -o chunk_size=2G old 1M", "power of two"),
+        ("create --bare old 1M", "--bare"),
+        ("create -o colour=red old 1M", "chunk_size"),
+        ("create -o size=1M old 1M", "twice"),
+        ("create -u -b gone -F raw old", "-u needs"),
+        ("create -f raw old", "size"),
+        ("create -f raw -b base.raw -F raw old 1M", "no backing"),
+        ("create directory 1M", "directory"),
+        ("create nowhere/new 1M", "nowhere"),
+        ("create new/ 1M", "name of a file"),
+        ("create dangling 1M", "dangling"),
+    ] {
+        let run = scratch.untouched(|| scratch.dmsnap(line));
+        run.fails(1, &[word]);
+    }
+    let long = "x".repeat(1100);
+    let run =
+        scratch.untouched(|| scratch.run(&["create", "-u", "-b", &long, "-F", "raw", "old", "1M"]));
+    run.fails(1, &["1023"]);
+}
+
+#[test]
+fn test_convert_checks_everything_before_it_touches_a_file() {
+    let scratch = Scratch::new();
+    scratch.base_and_layer();
+    scratch.write("old", b"precious");
+    scratch.write(
+        "foreign",
+        &[b"QFI\xfb".as_slice(), &content(5, 4096)].concat(),
+    );
+    scratch.write(
+        "bad",
+        &[b"SnAp\x01\0\0\0\x01\0\0\0\x03\0\0\0".as_slice(), &[0; 4096]].concat(),
+    );
+    for (line, word) in [
+        ("convert -O raw missing old", "missing"),
+        ("convert -O raw foreign old", "qcow2"),
+        ("convert -O raw bad old", "power of two"),
+        ("convert -f dmsnap -O raw base.raw old", "base.raw"),
+        (
+            "convert -O raw -o chunk_size=4k base.raw old",
+            "raw image has",
+        ),
+        (
+            "convert -O raw -B base.raw -F raw layer.dms old",
+            "raw image has",
+        ),
+        (
+            "convert -O dmsnap -B base.raw layer.dms old",
+            "-F raw or -F dmsnap",
+        ),
+        (
+            "convert -O dmsnap -B missing.raw -F raw layer.dms old",
+            "missing.raw",
+        ),
+        ("convert -O dmsnap -o size=1M layer.dms old", "size"),
+        (
+            "convert -O dmsnap -o chunk_size=5k layer.dms old",
+            "power of two",
+        ),
+        (
+            "convert -O raw --origin base.raw base.raw old",
+            "raw image lies over nothing",
+        ),
+        (
+            "convert -O raw layer.dms layer.dms",
+            "cannot be overwritten",
+        ),
+        (
+            "convert -O dmsnap -B base.raw -F raw layer.dms base.raw",
+            "cannot be overwritten",
+        ),
+        ("convert -O raw layer.dms base.raw", "base.raw"),
+        ("convert -O raw layer.dms nowhere/out", "nowhere"),
+    ] {
+        let run = scratch.untouched(|| scratch.dmsnap(line));
+        run.fails(1, &[word]);
+    }
+}
+
+/// A guest can write a header and a descriptor into its raw disk. A tool that guessed the format and followed the name would show it
+/// any file.
+#[test]
+fn test_names_in_a_guessed_layer_are_followed_inside_its_directory_only() {
+    let scratch = Scratch::new();
+    scratch.base_and_layer();
+    let absolute = scratch.path("base.raw").display().to_string();
+    fs::create_dir(scratch.path("inner")).unwrap();
+    for name in [absolute.as_str(), "../base.raw"] {
+        scratch
+            .run(&["create", "-b", name, "-F", "raw", "inner/disk"])
+            .succeeds();
+        for (line, code) in [
+            ("convert -O raw inner/disk out.raw", 1),
+            ("compare inner/disk base.raw", 2),
+            ("info --backing-chain inner/disk", 1),
+        ] {
+            let run = scratch.untouched(|| scratch.dmsnap(line));
+            run.fails(
+                code,
+                &["inner/disk", name, "-f dmsnap", "-f raw", "--origin"],
+            );
+        }
+        scratch.dmsnap("info inner/disk").succeeds();
+        scratch
+            .dmsnap("compare -f dmsnap inner/disk base.raw")
+            .succeeds();
+        scratch
+            .dmsnap("info --backing-chain -f dmsnap inner/disk")
+            .succeeds();
+        scratch
+            .dmsnap("compare --origin base.raw inner/disk base.raw")
+            .succeeds();
+        // A command that works on layers only was not guessing.
+        scratch.dmsnap("map inner/disk").succeeds();
+    }
+    // Nor deeper down.
+    scratch
+        .dmsnap("create -b disk -F dmsnap inner/top")
+        .succeeds();
+    scratch
+        .dmsnap("compare inner/top base.raw")
+        .fails(2, &["inner/top", "inner/disk", "../base.raw"]);
+    fs::copy(scratch.path("base.raw"), scratch.path("inner/base.raw")).unwrap();
+    scratch
+        .dmsnap("amend -b base.raw -F raw inner/disk")
+        .succeeds();
+    scratch.dmsnap("compare inner/top base.raw").succeeds();
+}
+
+#[test]
+fn test_origin_taken_for_raw_by_mistake() {
+    let scratch = Scratch::new();
+    scratch.base_and_layer();
+    scratch.dmsnap("snapshot layer.dms top.dms").succeeds();
+    scratch
+        .dmsnap("map --origin layer.dms top.dms")
+        .fails(1, &["layer.dms", "--origin-format"]);
+    scratch
+        .dmsnap("map --origin layer.dms --origin-format dmsnap top.dms")
+        .succeeds();
+    scratch
+        .dmsnap("map --origin layer.dms --origin-format dmsnap --origin base.raw --origin-format raw top.dms")
+        .succeeds();
+    scratch
+        .dmsnap("map --origin base.raw --origin layer.dms --origin-format raw --origin-format dmsnap top.dms")
+        .fails(1, &["base.raw", "nothing below"]);
+}
+
+#[test]
+fn test_bare_store_needs_to_be_told_its_origin() {
+    let scratch = Scratch::new();
+    scratch.base_and_layer();
+    scratch
+        .dmsnap("amend --remove-descriptor layer.dms")
+        .succeeds();
+    for line in [
+        "map layer.dms",
+        "convert -O raw layer.dms out.raw",
+        "merge layer.dms",
+        "io layer.dms -c flush",
+    ] {
+        scratch
+            .untouched(|| scratch.dmsnap(line))
+            .fails(1, &["layer.dms", "--origin"]);
+    }
+    scratch.dmsnap("map --origin base.raw layer.dms").succeeds();
+    scratch
+        .dmsnap("snapshot --origin base.raw layer.dms new.dms")
+        .fails(1, &["layer.dms", "descriptor"]);
+}
+
+/// Descriptors that contradict the file are found by the library; here: nothing of a FIFO or device is ever waited for.
+#[test]
+fn test_fifo_is_not_waited_for() {
+    let scratch = Scratch::new();
+    let made = Command::new("mkfifo")
+        .arg(scratch.path("fifo"))
+        .status()
+        .unwrap();
+    assert!(made.success());
+    for line in [
+        "check fifo",
+        "map fifo",
+        "dump fifo",
+        "info fifo",
+        "convert -O raw fifo out",
+        "create fifo 1M",
+    ] {
+        let run = scratch.dmsnap(line);
+        assert_ne!(run.code, 0, "{line}");
+        run.fails(run.code, &["fifo"]);
+    }
+}
+
+#[test]
+fn test_stale_slots_are_repaired_not_feared() {
+    let scratch = Scratch::new();
+    scratch.base_and_layer();
+    let file = fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(scratch.path("layer.dms"))
+        .unwrap();
+    file.write_all_at(&[9; 16], 16384 + 16 * 5).unwrap();
+    let run = scratch.untouched(|| scratch.dmsnap("check layer.dms"));
+    assert!(run.exits(3).contains("repairable"), "{run:#?}");
+    scratch.dmsnap("check -r leaks layer.dms").exits(3);
+    scratch.dmsnap("check -r all layer.dms").succeeds();
+    scratch
+        .untouched(|| scratch.dmsnap("check layer.dms"))
+        .succeeds();
+    scratch
+        .io(
+            "layer.dms",
+            &["read -P 0x11 20k 512", "read -P 0x22 1M 512"],
+        )
+        .succeeds();
+}

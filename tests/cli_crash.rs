@@ -1,0 +1,584 @@
+//! Killed, stopped, out of space: at any moment, with nothing lost and nothing half-written.
+//!
+//! The moments are drawn from a seed, which is printed on failure; `DMSNAP_SEED` chooses another.
+
+mod cli;
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use cli::{Random, Run, Scratch, content, finish, tool_in};
+
+fn random() -> Random {
+    let seed = std::env::var("DMSNAP_SEED")
+        .ok()
+        .and_then(|seed| seed.parse().ok())
+        .unwrap_or(20_261);
+    eprintln!("DMSNAP_SEED={seed}");
+    Random(seed)
+}
+
+fn signal(child: &Child, name: &str) {
+    // It may have ended meanwhile, which is no failure.
+    let _ = Command::new("kill")
+        .arg(name)
+        .arg(child.id().to_string())
+        .status()
+        .expect("kill runs");
+}
+
+/// A bare layer in chunks of 512 bytes, so that a merge takes many batches of records; with what it shows.
+fn scattered(scratch: &Scratch, random: &mut Random) -> Vec<u8> {
+    const CHUNKS: u64 = 40_000;
+    let base = content(1, 512 * CHUNKS as usize);
+    let mut changed = base.clone();
+    for _ in 0..CHUNKS / 2 {
+        changed[random.below(CHUNKS) as usize * 512 + 17] ^= 0xff;
+    }
+    scratch.write("base.raw", &base);
+    scratch.write("changed.raw", &changed);
+    scratch
+        .dmsnap("convert -q -O dmsnap -o chunk_size=512 -B base.raw -F raw changed.raw layer.dms")
+        .succeeds();
+    changed
+}
+
+const MERGE: [&str; 5] = ["merge", "-q", "--origin", "base.raw", "layer.dms"];
+
+/// What the pair of layer and base shows.
+#[track_caller]
+fn assert_shows(scratch: &Scratch, expected: &[u8]) {
+    scratch
+        .dmsnap("convert --origin base.raw -O raw layer.dms seen.raw")
+        .succeeds();
+    assert!(
+        scratch.read("seen.raw") == expected,
+        "the layer shows something else"
+    );
+}
+
+fn exceptions(scratch: &Scratch) -> u64 {
+    scratch.dmsnap("info --output json layer.dms").json()["format-specific"]["data"]["exceptions"]
+        .as_u64()
+        .unwrap()
+}
+
+#[test]
+fn test_merge_killed_at_random_moments_loses_nothing() {
+    let mut random = random();
+    let scratch = Scratch::new();
+    let expected = scattered(&scratch, &mut random);
+    fs::copy(scratch.path("base.raw"), scratch.path("base.copy")).unwrap();
+    fs::copy(scratch.path("layer.dms"), scratch.path("layer.copy")).unwrap();
+    let start = Instant::now();
+    scratch.run(&MERGE).succeeds();
+    let whole = start.elapsed().as_micros() as u64;
+    assert!(scratch.read("base.raw") == expected);
+    fs::rename(scratch.path("base.copy"), scratch.path("base.raw")).unwrap();
+    fs::rename(scratch.path("layer.copy"), scratch.path("layer.dms")).unwrap();
+
+    let (all, mut halfway) = (exceptions(&scratch), 0);
+    for _ in 0..12 {
+        let mut child = scratch
+            .command(&MERGE)
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        sleep(Duration::from_micros(random.below(whole)));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_shows(&scratch, &expected);
+        let code = scratch.dmsnap("check layer.dms").code;
+        assert!([0, 3].contains(&code), "check exits with {code}");
+        let left = exceptions(&scratch);
+        halfway += u32::from(left > 0 && left < all);
+    }
+    scratch.run(&MERGE).succeeds();
+    assert!(scratch.read("base.raw") == expected);
+    assert_eq!(exceptions(&scratch), 0);
+    eprintln!("{halfway} of 12 kills hit a merge half-way");
+}
+
+/// What a byte range may hold after a crash: what was there at the last flush, or anything written since.
+struct Sectors(Vec<Vec<u8>>);
+
+impl Sectors {
+    fn new(content: &[u8]) -> Sectors {
+        Sectors(content.chunks(512).map(|sector| vec![sector[0]]).collect())
+    }
+
+    fn write(&mut self, first: u64, count: u64, pattern: u8) {
+        self.0[first as usize..(first + count) as usize]
+            .iter_mut()
+            .for_each(|values| values.push(pattern));
+    }
+
+    /// Only the newest value counts from here on. `later` are the writes that came after the flush.
+    fn flush(&mut self) {
+        for values in &mut self.0 {
+            values.drain(..values.len() - 1);
+        }
+    }
+
+    #[track_caller]
+    fn check(&self, content: &[u8]) {
+        for (at, (sector, values)) in content.chunks(512).zip(&self.0).enumerate() {
+            let wrong = sector.iter().find(|byte| !values.contains(byte));
+            assert_eq!(wrong, None, "sector {at} may hold {values:x?}");
+        }
+    }
+}
+
+#[test]
+fn test_writes_killed_at_random_moments_lose_nothing_that_was_flushed() {
+    const DISK: u64 = 4096;
+    let mut random = random();
+    for chunk in ["512", "4K", "16K"] {
+        let scratch = Scratch::new();
+        let base: Vec<u8> = (0..DISK).flat_map(|_| [random.next() as u8; 512]).collect();
+        scratch.write("base.raw", &base);
+        let bare = if chunk == "512" {
+            "--bare"
+        } else {
+            "-b base.raw -F raw"
+        };
+        scratch
+            .dmsnap(&format!("create -q -o chunk_size={chunk} {bare} layer.dms"))
+            .succeeds();
+        let mut content = base;
+        for _ in 0..6 {
+            content = killed_while_writing(&scratch, &mut random, &content, DISK);
+        }
+        scratch.dmsnap("check -r all layer.dms").succeeds();
+        assert_shows(&scratch, &content);
+        scratch
+            .dmsnap("merge -q --origin base.raw layer.dms")
+            .succeeds();
+        assert!(scratch.read("base.raw") == content);
+    }
+}
+
+/// One process that writes and flushes until it is killed. Gives what is there afterwards.
+fn killed_while_writing(
+    scratch: &Scratch,
+    random: &mut Random,
+    content: &[u8],
+    disk: u64,
+) -> Vec<u8> {
+    let mut sectors = Sectors::new(content);
+    let script: Vec<(u64, u64, u8)> = (0..400)
+        .map(|_| {
+            let count = 1 + random.below(40);
+            (random.below(disk - count), count, random.next() as u8)
+        })
+        .collect();
+    let mut child = scratch
+        .command(&["io", "--origin", "base.raw", "layer.dms"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut input = child.stdin.take().unwrap();
+    for (at, (first, count, pattern)) in script.iter().enumerate() {
+        writeln!(
+            input,
+            "write -q -P {pattern} {} {}",
+            first * 512,
+            count * 512
+        )
+        .unwrap();
+        if at % 7 == 6 {
+            // Its answer says that the flush before it is done.
+            writeln!(input, "flush\nlength").unwrap();
+        }
+    }
+    let answers = BufReader::new(child.stdout.take().unwrap()).lines();
+    let stop_after = random.below(script.len() as u64 / 7) as usize;
+    let mut answers = answers.map_while(Result::ok);
+    let mut flushes = answers.by_ref().take(stop_after).count();
+    sleep(Duration::from_micros(random.below(3000)));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    // Answers given before the kill came through.
+    flushes += answers.count();
+    drop(input);
+
+    for (at, (first, count, pattern)) in script.iter().enumerate() {
+        sectors.write(*first, *count, *pattern);
+        if at % 7 == 6 && at / 7 < flushes {
+            sectors.flush();
+        }
+    }
+    let code = scratch.dmsnap("check layer.dms").code;
+    assert!([0, 3].contains(&code), "check exits with {code}");
+    scratch
+        .dmsnap("convert --origin base.raw -O raw layer.dms seen.raw")
+        .succeeds();
+    let seen = scratch.read("seen.raw");
+    sectors.check(&seen);
+    // A sector of a write that was under way may be torn; the next round wants whole ones.
+    let torn: Vec<String> = seen
+        .chunks(512)
+        .enumerate()
+        .filter(|(_, sector)| sector.iter().any(|byte| *byte != sector[0]))
+        .map(|(at, sector)| format!("write -q -P {} {} 512", sector[0], at * 512))
+        .collect();
+    let torn: Vec<&str> = torn.iter().map(String::as_str).collect();
+    let mut args = vec!["io", "--origin", "base.raw", "layer.dms", "-c", "length"];
+    torn.iter().for_each(|command| args.extend(["-c", command]));
+    scratch.run(&args).succeeds();
+    seen.chunks(512)
+        .flat_map(|sector| [sector[0]; 512])
+        .collect()
+}
+
+/// Starts the tool, waits for its first line, and sends a signal.
+fn interrupted(scratch: &Scratch, args: &[&str], name: &str, delay: Duration) -> i32 {
+    let mut child = scratch
+        .command(args)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    lines.next();
+    sleep(delay);
+    signal(&child, name);
+    lines.for_each(drop);
+    child.wait().unwrap().code().unwrap_or(-1)
+}
+
+#[test]
+fn test_convert_stopped_by_a_signal_leaves_nothing_behind() {
+    let mut random = random();
+    let scratch = Scratch::new();
+    // All of it data, so that it takes a while.
+    let data: Vec<u8> = (0..96 << 17)
+        .flat_map(|_| random.next().to_le_bytes())
+        .collect();
+    scratch.write("source.raw", &data);
+    scratch.write("old", b"precious");
+    let names: Vec<PathBuf> = scratch.contents().into_keys().collect();
+    let mut stopped = 0;
+    for (format, name, code) in [
+        ("raw", "-INT", 130),
+        ("dmsnap", "-TERM", 143),
+        ("raw", "-HUP", 129),
+    ]
+    .repeat(4)
+    {
+        let args = ["convert", "-p", "-O", format, "source.raw", "old"];
+        let found = interrupted(
+            &scratch,
+            &args,
+            name,
+            Duration::from_micros(random.below(20_000)),
+        );
+        assert_eq!(
+            scratch.contents().into_keys().collect::<Vec<_>>(),
+            names,
+            "something was left behind"
+        );
+        if found == 0 {
+            scratch
+                .dmsnap(&format!("compare -f raw -F {format} source.raw old"))
+                .succeeds();
+            scratch.write("old", b"precious");
+        } else {
+            assert_eq!(found, code);
+            assert_eq!(scratch.read("old"), b"precious");
+            stopped += 1;
+        }
+    }
+    assert!(stopped > 0, "all twelve were done before they were stopped");
+}
+
+#[test]
+fn test_merge_stopped_by_a_signal_can_be_taken_up() {
+    let mut random = random();
+    let scratch = Scratch::new();
+    let expected = scattered(&scratch, &mut random);
+    let args = ["merge", "-p", "--origin", "base.raw", "layer.dms"];
+    let mut stopped = 0;
+    for _ in 0..4 {
+        let code = interrupted(&scratch, &args, "-INT", Duration::ZERO);
+        assert!([0, 130].contains(&code), "merge exits with {code}");
+        stopped += u32::from(code == 130);
+        assert_shows(&scratch, &expected);
+        scratch.dmsnap("check layer.dms").succeeds();
+    }
+    assert!(stopped > 0, "all four were done before they were stopped");
+    scratch.run(&args).succeeds();
+    assert!(scratch.read("base.raw") == expected);
+}
+
+/// A small file system of its own.
+struct Mount {
+    _scratch: Scratch,
+    directory: PathBuf,
+}
+
+impl Mount {
+    fn new(megabytes: u64) -> Mount {
+        let scratch = Scratch::new();
+        let image = scratch.path("file-system");
+        fs::File::create(&image)
+            .unwrap()
+            .set_len(megabytes << 20)
+            .unwrap();
+        let directory = scratch.path("mounted");
+        fs::create_dir(&directory).unwrap();
+        must(
+            Command::new("mke2fs")
+                .args(["-q", "-t", "ext4", "-m", "0"])
+                .arg(&image),
+        );
+        must(
+            Command::new("mount")
+                .args(["-o", "loop"])
+                .arg(&image)
+                .arg(&directory),
+        );
+        Mount {
+            _scratch: scratch,
+            directory,
+        }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
+    }
+
+    fn dmsnap(&self, line: &str) -> Run {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        finish(tool_in(&self.directory, &words))
+    }
+
+    /// Takes all space but some; removing the file gives it back.
+    fn fill(&self, leave: u64) {
+        let free = self.free();
+        let mut file = fs::File::create(self.path("filler")).unwrap();
+        file.write_all(&vec![1; free.saturating_sub(leave) as usize])
+            .unwrap();
+        file.sync_all().unwrap();
+    }
+
+    fn free(&self) -> u64 {
+        let output = Command::new("stat")
+            .args(["-f", "-c", "%a %S"])
+            .arg(&self.directory)
+            .output()
+            .unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        text.split_whitespace()
+            .map(|number| number.parse::<u64>().unwrap())
+            .product()
+    }
+
+    fn names(&self) -> Vec<PathBuf> {
+        let mut names: Vec<PathBuf> = fs::read_dir(&self.directory)
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .collect();
+        names.sort();
+        names
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(&self.directory).status();
+    }
+}
+
+fn must(command: &mut Command) {
+    let output = command
+        .env("PATH", search_path())
+        .output()
+        .expect("a command that runs");
+    assert!(
+        output.status.success(),
+        "{command:?} (this test needs root): {output:?}"
+    );
+}
+
+fn search_path() -> String {
+    format!(
+        "{}:/usr/sbin:/sbin",
+        std::env::var("PATH").unwrap_or_default()
+    )
+}
+
+#[test]
+fn test_full_disk_loses_nothing_and_goes_on_after_space_was_added() {
+    let mount = Mount::new(16);
+    fs::write(mount.path("base.raw"), content(1, 8 << 20)).unwrap();
+    mount
+        .dmsnap("create -q -b base.raw -F raw layer.dms")
+        .succeeds();
+    mount.fill(1 << 20);
+
+    let mut child = tool_in(&mount.directory, &["io", "layer.dms"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut input = child.stdin.take().unwrap();
+    let mut answers = BufReader::new(child.stdout.take().unwrap())
+        .lines()
+        .map_while(Result::ok);
+    writeln!(
+        input,
+        "write -q -P 1 0 128k\nflush\nwrite -q -P 2 1M 4M\nlength"
+    )
+    .unwrap();
+    assert_eq!(answers.next().as_deref(), Some("8388608"));
+    // The first write is there all the same.
+    writeln!(input, "read -P 1 0 128k").unwrap();
+    assert_eq!(
+        answers.next().as_deref(),
+        Some("read 131072/131072 bytes at offset 0")
+    );
+    fs::remove_file(mount.path("filler")).unwrap();
+    writeln!(input, "write -P 3 1M 4M\nflush\nread -P 3 1M 4M").unwrap();
+    assert_eq!(
+        answers.next().as_deref(),
+        Some("wrote 4194304/4194304 bytes at offset 1048576")
+    );
+    assert_eq!(
+        answers.next().as_deref(),
+        Some("read 4194304/4194304 bytes at offset 1048576")
+    );
+    drop(input);
+    let output = child.wait_with_output().unwrap();
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(told.contains("layer.dms: no space left"), "{told}");
+    assert_eq!(output.status.code(), Some(1), "{told}");
+
+    mount.dmsnap("check -r all layer.dms").succeeds();
+    let run = finish(tool_in(
+        &mount.directory,
+        &[
+            "io",
+            "-r",
+            "layer.dms",
+            "-c",
+            "read -P 1 0 128k",
+            "-c",
+            "read -P 3 1M 4M",
+        ],
+    ));
+    run.succeeds();
+}
+
+#[test]
+fn test_nothing_half_made_is_left_on_a_full_disk() {
+    let mount = Mount::new(16);
+    let data: Vec<u8> = vec![7; 4 << 20];
+    fs::write(mount.path("source.raw"), &data).unwrap();
+    fs::write(mount.path("old"), b"precious").unwrap();
+    mount.fill(1 << 20);
+    let names = mount.names();
+    for line in [
+        "convert -O raw source.raw old",
+        "convert -O dmsnap source.raw old",
+        "convert -O raw source.raw new",
+    ] {
+        mount
+            .dmsnap(line)
+            .fails(1, &[line.rsplit(' ').next().unwrap(), "no space left"]);
+        assert_eq!(mount.names(), names, "{line}");
+        assert_eq!(fs::read(mount.path("old")).unwrap(), b"precious");
+    }
+    fs::remove_file(mount.path("filler")).unwrap();
+    mount.dmsnap("convert -O raw source.raw old").succeeds();
+    assert!(fs::read(mount.path("old")).unwrap() == data);
+}
+
+#[test]
+fn test_merge_into_a_full_disk_is_taken_up_after_space_was_added() {
+    let mount = Mount::new(16);
+    // The origin is a hole: it grows with what is merged into it.
+    fs::File::create(mount.path("base.raw"))
+        .unwrap()
+        .set_len(8 << 20)
+        .unwrap();
+    let scratch = Scratch::new();
+    let base = mount.path("base.raw").display().to_string();
+    scratch
+        .run(&["create", "-q", "-b", &base, "-F", "raw", "layer.dms"])
+        .succeeds();
+    scratch.io("layer.dms", &["write -q -P 5 0 6M"]).succeeds();
+    mount.fill(2 << 20);
+    scratch
+        .dmsnap("merge -q layer.dms")
+        .fails(1, &["base.raw", "no space left"]);
+    scratch
+        .io("layer.dms", &["read -P 5 0 6M", "read -P 0 6M 2M"])
+        .succeeds();
+    fs::remove_file(mount.path("filler")).unwrap();
+    scratch.dmsnap("merge -q layer.dms").succeeds();
+    let merged = fs::read(mount.path("base.raw")).unwrap();
+    assert!(
+        merged
+            .iter()
+            .enumerate()
+            .all(|(at, &byte)| byte == if at < 6 << 20 { 5 } else { 0 })
+    );
+}
+
+#[test]
+fn test_read_only_file_system() {
+    let mount = Mount::new(16);
+    fs::write(mount.path("base.raw"), content(1, 1 << 20)).unwrap();
+    mount
+        .dmsnap("create -q -b base.raw -F raw layer.dms")
+        .succeeds();
+    must(
+        Command::new("mount")
+            .args(["-o", "remount,ro"])
+            .arg(&mount.directory),
+    );
+    for line in [
+        "info layer.dms",
+        "check layer.dms",
+        "map layer.dms",
+        "dump layer.dms",
+        "compare layer.dms base.raw",
+        "io -r layer.dms -c length",
+    ] {
+        mount.dmsnap(line).succeeds();
+    }
+    let table = "table layer.dms --origin-dev /dev/loop0 --cow-dev /dev/loop1";
+    mount.dmsnap(table).succeeds();
+    for line in [
+        "io layer.dms -c length",
+        "merge layer.dms",
+        "resize layer.dms 2M",
+        "amend --remove-descriptor layer.dms",
+        "check -r all layer.dms",
+    ] {
+        mount.dmsnap(line).fails(1, &["layer.dms", "ead-only"]);
+    }
+    for line in [
+        "create new 1M",
+        "convert -O raw layer.dms new",
+        "create layer.dms 1M",
+    ] {
+        mount.dmsnap(line).fails(
+            1,
+            &[
+                line.split(' ')
+                    .find(|word| Path::new(word).extension().is_some() || *word == "new")
+                    .unwrap(),
+                "ead-only",
+            ],
+        );
+    }
+}
