@@ -1,5 +1,8 @@
 //! Bad input of every kind to every command: a clear message, the documented exit code, nothing touched.
 
+#![cfg(feature = "cli")]
+#![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+
 mod cli;
 
 use std::fs;
@@ -42,7 +45,7 @@ fn battery(spoil: Spoil, words: &[&str], expected: &[(&str, i32)]) {
         match code {
             0 => _ = run.succeeds(),
             _ if command.starts_with("check") && run.stdout.contains("corruption") => {
-                _ = run.exits(code)
+                _ = run.exits(code);
             }
             _ => {
                 run.fails(code, words);
@@ -169,7 +172,7 @@ fn test_invalidated_store_is_refused_with_what_happened_and_what_can_be_done() {
 #[test]
 fn test_missing_origin() {
     let spoil = |scratch: &Scratch| {
-        fs::rename(scratch.path("base.raw"), scratch.path("moved.raw")).unwrap()
+        fs::rename(scratch.path("base.raw"), scratch.path("moved.raw")).unwrap();
     };
     let scratch = Scratch::new();
     scratch.base_and_layer();

@@ -1,5 +1,8 @@
 //! What the commands do, seen from outside: files, exit codes, JSON.
 
+#![cfg(feature = "cli")]
+#![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+
 mod cli;
 #[path = "common/golden.rs"]
 mod golden;

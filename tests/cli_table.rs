@@ -1,5 +1,8 @@
 //! The dmsetup lines, and what is done to the file so that a kernel can write to it.
 
+#![cfg(feature = "cli")]
+#![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+
 mod cli;
 
 use cli::{Scratch, content};
@@ -208,5 +211,5 @@ fn test_stale_slots_are_cleared_first() {
     scratch.poke("layer.dms", 4096 + 8, &[0xff, 0xff]);
     scratch
         .untouched(|| scratch.dmsnap(&format!("table {DEVICES} layer.dms")))
-        .fails(1, &["layer.dms", "damaged"]);
+        .fails(1, &["layer.dms", "corrupt"]);
 }

@@ -34,7 +34,8 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
     let options = args.origin.options()?.writable(true);
     let image = Image::open(&args.file, &options).about(&args.file)?;
     image.warnings().iter().for_each(output::warn);
-    let origin = image.info().about(&args.file)?.chain.into_iter().nth(1);
+    let info = image.info().about(&args.file)?;
+    let origin = info.chain.into_iter().nth(1);
     let Some(origin) = origin else {
         return Err(Failure::at(&args.file, "there is no origin to merge into"));
     };
@@ -44,7 +45,8 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
             origin.name
         ));
     }
-    let last = merge(args, &image, &interrupt)?;
+    let mut progress = Progress::new(args.progress && !args.quiet, info.exceptions);
+    let last = merge(args, &image, &mut progress, &interrupt)?;
     image.close().about(&args.file)?;
     if !args.quiet {
         output::line(format_args!(
@@ -58,19 +60,20 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
     Ok(0)
 }
 
-fn merge(args: &Args, image: &Image, interrupt: &Interrupt) -> Result<MergeProgress> {
-    let mut bar: Option<Progress> = None;
+fn merge(
+    args: &Args,
+    image: &Image,
+    progress: &mut Progress,
+    interrupt: &Interrupt,
+) -> Result<MergeProgress> {
+    progress.set(0)?;
     let mut last = MergeProgress::default();
     let mut shown = Ok(());
-    let merged = image.merge(&mut |progress| {
-        last = progress;
-        let bar = bar.get_or_insert_with(|| Progress::new(args.progress, progress.total));
-        shown = bar.set(progress.done);
+    let merged = image.merge(&mut |now| {
+        last = now;
+        shown = progress.set(now.done);
         !interrupt.is_pending() && shown.is_ok()
     });
-    if let Some(mut bar) = bar {
-        bar.finish_if(merged.is_ok())?;
-    }
     shown?;
     match merged {
         Err(error) if error.kind() == ErrorKind::Cancelled => {
@@ -81,6 +84,10 @@ fn merge(args: &Args, image: &Image, interrupt: &Interrupt) -> Result<MergeProgr
             ))?;
             Err(error).about(&args.file)
         }
-        other => other.about(&args.file).map(|()| last),
+        other => {
+            other.about(&args.file)?;
+            progress.finish()?;
+            Ok(last)
+        }
     }
 }

@@ -75,13 +75,6 @@ impl Progress {
     }
 }
 
-impl Progress {
-    /// As [`Progress::finish`] if all went well; else what was shown last stays.
-    pub(crate) fn finish_if(&mut self, is_done: bool) -> Result<()> {
-        if is_done { self.finish() } else { Ok(()) }
-    }
-}
-
 impl Drop for Progress {
     /// A message that follows must not be drawn over.
     fn drop(&mut self) {
