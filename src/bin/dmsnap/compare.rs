@@ -52,6 +52,9 @@ const EXIT_READ: u8 = 4;
 /// Bytes that are compared at once.
 const PIECE: u64 = 1 << 20;
 
+/// Bytes that are read even if they hold holes, which cost more to find than to read.
+const WINDOW: u64 = 256 << 10;
+
 pub(crate) fn run(args: &Args) -> Result<u8> {
     let (one, other) = open(args).map_err(|failure| failure.with_code(EXIT_OPEN))?;
     let (longer, shorter) = (one.size().max(other.size()), one.size().min(other.size()));
@@ -135,23 +138,17 @@ impl Comparison<'_> {
         };
         let first = run(self.one, range)?;
         let second = run(self.other, ByteRange::new(range.start, first.len))?;
-        if first.is_zero && second.is_zero {
+        let is_hole = first.is_zero && second.is_zero;
+        if is_hole && (second.len >= WINDOW || second.len == range.len) {
             return Ok((second.len, None));
         }
-        let len = second.len.min(PIECE);
+        let len = second.len.clamp(WINDOW, PIECE).min(range.len);
         let [left, right] = &mut self.buffers;
         let (left, right) = (&mut left[..len as usize], &mut right[..len as usize]);
-        for (source, run, buf) in [
-            (self.one, first, &mut *left),
-            (self.other, second, &mut *right),
-        ] {
-            if run.is_zero {
-                buf.fill(0);
-            } else {
-                source
-                    .read(buf, range.start)
-                    .map_err(|failure| failure.with_code(EXIT_READ))?;
-            }
+        for (source, buf) in [(self.one, &mut *left), (self.other, &mut *right)] {
+            source
+                .read(buf, range.start)
+                .map_err(|failure| failure.with_code(EXIT_READ))?;
         }
         if left == right {
             return Ok((len, None));

@@ -12,6 +12,10 @@ use crate::source::Source;
 /// Bytes that are read at once.
 const PIECE: u64 = 1 << 20;
 
+/// Bytes that are read even if they hold holes: asking for the next hole takes longer than reading that much, and scattered data has
+/// many.
+const WINDOW: u64 = 256 << 10;
+
 /// Pieces under way: one being read, one waiting, one being written.
 const PIECES: usize = 3;
 
@@ -144,23 +148,17 @@ impl<'a> Copy<'a> {
             }
         };
         // A unit that is zero in part is looked at as a whole.
-        let whole = if len == rest.len {
-            len
-        } else {
-            len / self.unit * self.unit
-        };
-        if is_zero && whole > 0 {
-            let range = ByteRange::new(rest.start, whole);
-            return Ok(Piece {
+        let whole = len / self.unit * self.unit;
+        if is_zero && (len == rest.len || whole >= WINDOW) {
+            let range = ByteRange::new(rest.start, if len == rest.len { len } else { whole });
+            let parts = vec![Part {
                 range,
-                data,
-                parts: vec![Part {
-                    range,
-                    action: Action::Skip,
-                }],
-            });
+                action: Action::Skip,
+            }];
+            return Ok(Piece { range, data, parts });
         }
-        let len = len.min(PIECE).next_multiple_of(self.unit).min(rest.len);
+        let len = len.clamp(WINDOW, PIECE);
+        let len = len.next_multiple_of(self.unit).min(rest.len);
         let range = ByteRange::new(rest.start, len);
         data.resize(len as usize, 0);
         self.source.read(&mut data, range.start)?;
