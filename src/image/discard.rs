@@ -1,6 +1,6 @@
 //! Discard and write zeroes.
 
-use super::extents::ExtentKind;
+use super::extents::{ExtentKind, Seen};
 use super::first_write::Span;
 use super::layer::Layer;
 use crate::error::Result;
@@ -55,7 +55,7 @@ impl Layer {
                 WriteTarget::Unmapped => {
                     drop(pin);
                     let part = ByteRange::new(at, extent.len.min(MAX_ZEROED));
-                    let below = self.origin.locate(part, 1)?;
+                    let below = self.origin.locate(part, 1, &mut Seen::default())?;
                     match below.kind {
                         ExtentKind::Zero => below.len,
                         ExtentKind::Data => {

@@ -4,7 +4,7 @@ use super::Image;
 use super::layer::Layer;
 use super::node::Node;
 use crate::error::{Error, ErrorKind, Result};
-use crate::storage::Storage;
+use crate::storage::{Storage, StorageExtent};
 use crate::store::Target;
 use crate::units::ByteRange;
 
@@ -55,8 +55,14 @@ impl Located {
         }
     }
 
-    fn in_storage(storage: &dyn Storage, offset: u64, len: u64, depth: u32) -> Result<Located> {
-        let extent = storage.extent_at(offset)?;
+    fn in_storage(
+        storage: &dyn Storage,
+        offset: u64,
+        len: u64,
+        depth: u32,
+        seen: &mut Seen,
+    ) -> Result<Located> {
+        let extent = seen.extent_at(storage, offset, depth)?;
         let kind = if extent.allocated {
             ExtentKind::Data
         } else {
@@ -72,29 +78,70 @@ impl Located {
     }
 }
 
+/// What files were found to hold, by depth. Asking a file for the end of its data takes as long as the data is, and scattered chunks lie
+/// in the same data.
+///
+/// Only data is remembered: a hole may be filled by somebody at any moment, and must not be taken for zeros then. What was data and is
+/// none any more, or lies one layer deeper since a snapshot, is merely read for nothing.
+#[derive(Debug, Default)]
+pub(crate) struct Seen(Vec<Option<ByteRange>>);
+
+impl Seen {
+    fn extent_at(
+        &mut self,
+        storage: &dyn Storage,
+        offset: u64,
+        depth: u32,
+    ) -> Result<StorageExtent> {
+        let depth = depth as usize;
+        let data = self.0.get(depth).copied().flatten();
+        if let Some(data) = data.filter(|data| (data.start..data.end()).contains(&offset)) {
+            let len = data.end() - offset;
+            return Ok(StorageExtent {
+                len,
+                allocated: true,
+            });
+        }
+        let extent = storage.extent_at(offset)?;
+        if self.0.len() <= depth {
+            self.0.resize(depth + 1, None);
+        }
+        if let Some(place) = self.0.get_mut(depth) {
+            *place = extent
+                .allocated
+                .then(|| ByteRange::checked(offset, extent.len))
+                .flatten();
+        }
+        Ok(extent)
+    }
+}
+
 impl Layer {
     /// What the start of `range`, which lies inside, is.
-    pub(crate) fn locate(&self, range: ByteRange, depth: u32) -> Result<Located> {
+    pub(crate) fn locate(&self, range: ByteRange, depth: u32, seen: &mut Seen) -> Result<Located> {
         let (extent, _pin) = self.look_up(range)?;
         match extent.target {
-            Target::Cow { offset } => Located::in_storage(&*self.cow, offset, extent.len, depth),
-            Target::Origin => self
-                .origin
-                .locate(ByteRange::new(range.start, extent.len), depth + 1),
+            Target::Cow { offset } => {
+                Located::in_storage(&*self.cow, offset, extent.len, depth, seen)
+            }
+            Target::Origin => {
+                let range = ByteRange::new(range.start, extent.len);
+                self.origin.locate(range, depth + 1, seen)
+            }
         }
     }
 }
 
 impl Node {
     /// What the start of `range` is.
-    pub(crate) fn locate(&self, range: ByteRange, depth: u32) -> Result<Located> {
+    pub(crate) fn locate(&self, range: ByteRange, depth: u32, seen: &mut Seen) -> Result<Located> {
         let inside = self.end().saturating_sub(range.start).min(range.len);
         let part = ByteRange::new(range.start, inside);
         match self {
             Node::Zeros => Ok(Located::nowhere(range.len, depth.saturating_sub(1))),
             _ if inside == 0 => Ok(Located::nowhere(range.len, depth)),
-            Node::Raw(raw) => Located::in_storage(&*raw.storage, part.start, inside, depth),
-            Node::Layer(layer) => layer.locate(part, depth),
+            Node::Raw(raw) => Located::in_storage(&*raw.storage, part.start, inside, depth, seen),
+            Node::Layer(layer) => layer.locate(part, depth, seen),
         }
     }
 }
@@ -106,6 +153,7 @@ pub struct Extents<'a> {
     rest: ByteRange,
     /// Read ahead to see whether it can be joined.
     next: Option<ImageExtent>,
+    seen: Seen,
 }
 
 impl Extents<'_> {
@@ -115,7 +163,7 @@ impl Extents<'_> {
         }
         let extent = self
             .image
-            .next_extent(self.rest)
+            .extent_in(self.rest, &mut self.seen)
             .inspect_err(|_| self.rest.len = 0)?;
         let len = self.rest.len - extent.range.len;
         self.rest = ByteRange::new(extent.range.end(), len);
@@ -161,13 +209,17 @@ impl Image {
     /// # Errors
     /// [`ErrorKind::OutOfBounds`] if the range is empty or not inside, else what reading the layers gives.
     pub fn next_extent(&self, range: ByteRange) -> Result<ImageExtent> {
+        self.extent_in(range, &mut Seen::default())
+    }
+
+    fn extent_in(&self, range: ByteRange, seen: &mut Seen) -> Result<ImageExtent> {
         let top = self.top();
         top.checked_range(range.start, range.len)?;
         if range.is_empty() {
             let message = "an extent was asked for of an empty range";
             return Err(Error::new(ErrorKind::OutOfBounds, message).with_path(top.cow.name()));
         }
-        let found = top.locate(range, 0)?;
+        let found = top.locate(range, 0, seen)?;
         Ok(ImageExtent {
             range: ByteRange::new(range.start, found.len),
             depth: found.depth,
@@ -192,6 +244,7 @@ impl Image {
             image: self,
             rest,
             next: None,
+            seen: Seen::default(),
         })
     }
 }
