@@ -35,20 +35,22 @@ pub(crate) fn directory() -> PathBuf {
 
 /// All golden stores, in the order of the index.
 pub(crate) fn all() -> Vec<Golden> {
-    let index = fs::read_to_string(directory().join("index.tsv")).expect("the index");
-    index
-        .lines()
-        .filter(|line| !line.starts_with('#'))
-        .map(read)
-        .collect()
+    lines().iter().map(|line| read(line)).collect()
 }
 
 /// The golden store of this name.
 pub(crate) fn named(name: &str) -> Golden {
-    all()
-        .into_iter()
-        .find(|golden| golden.name == name)
-        .expect("a golden store of that name")
+    let lines = lines();
+    let line = lines
+        .iter()
+        .find(|line| line.split('\t').next() == Some(name));
+    read(line.expect("a golden store of that name"))
+}
+
+fn lines() -> Vec<String> {
+    let index = fs::read_to_string(directory().join("index.tsv")).expect("the index");
+    let lines = index.lines().filter(|line| !line.starts_with('#'));
+    lines.map(str::to_owned).collect()
 }
 
 fn read(line: &str) -> Golden {
