@@ -6,9 +6,17 @@
 
 #![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
+mod foreign;
 #[path = "../common/golden.rs"]
 mod golden;
 mod initrd;
+mod layers;
+#[path = "../common/library.rs"]
+mod library;
+mod limits;
+mod merges;
+mod ours;
+mod pair;
 #[path = "../common/pattern.rs"]
 mod pattern;
 #[path = "../common/reference.rs"]
@@ -19,26 +27,22 @@ mod scenario;
 mod sequence;
 mod shapes;
 mod stores;
+mod together;
+mod tool;
+mod turns;
+#[path = "../common/twins.rs"]
+mod twins;
 mod vm;
 
 use std::fs;
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
 
+use library::sha256;
 use reference::Reference;
 use scenario::{Disk, Scenario};
 use sequence::Sequence;
-use sha2::{Digest, Sha256};
 use shapes::Shape;
 use vm::PATTERN_SEED;
-
-/// SHA-256 as the guest prints it.
-fn sha256(bytes: &[u8]) -> String {
-    Sha256::digest(bytes)
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
-}
 
 /// An origin of 128 sectors and an empty COW file in `directory`.
 fn small_pair(directory: &Path, name: &str) -> Scenario {
@@ -142,25 +146,21 @@ fn the_reference_reader_agrees_with_the_kernel() {
     }
 }
 
-/// Seed of the random tests: from `DMSNAP_SEED` to repeat a run, else from the clock.
-fn seed() -> u64 {
-    let seed = std::env::var("DMSNAP_SEED").ok().map_or_else(
-        || {
-            SystemTime::now()
-                .duration_since(UNIX_EPOCH)
-                .unwrap()
-                .as_secs()
-                << 8
-        },
-        |seed| seed.parse().expect("DMSNAP_SEED is a number"),
-    );
-    println!("DMSNAP_SEED={seed}");
-    seed
+/// What we write the kernel reads, and the other way round, in turns.
+#[test]
+fn we_and_the_kernel_take_turns() {
+    let mut cases = turns::all();
+    cases.extend(limits::all());
+    cases.extend(merges::all());
+    cases.extend(layers::all());
+    cases.extend(foreign::continued());
+    cases.extend(foreign::twins());
+    together::run(cases);
 }
 
 #[test]
-fn random_operations_in_the_kernel_agree_with_a_model() {
-    let seed = seed();
+fn random_operations_agree() {
+    let seed = sequence::seed();
     let sequences: Vec<Sequence> = (seed..seed + 8).map(Sequence::random).collect();
     let shapes: Vec<Shape> = sequences.iter().map(Shape::random).collect();
     let directory = tempfile::tempdir().unwrap();
@@ -182,6 +182,7 @@ fn random_operations_in_the_kernel_agree_with_a_model() {
             "reference: {sequence:?}"
         );
         assert_eq!(reference.status(), store.status, "{sequence:?}");
+        ours::agrees(sequence, &origin, &cow, &expected);
     }
 }
 

@@ -5,7 +5,7 @@ use crate::scenario::{Outcome, Scenario};
 /// How far the guest came.
 pub(crate) struct Report {
     pub(crate) outcomes: Vec<Outcome>,
-    /// One text for each scenario that failed or did not end.
+    /// What went wrong, besides the scenarios that failed.
     pub(crate) failures: Vec<String>,
     /// Whether the guest ran all scenarios and said so.
     pub(crate) complete: bool,
@@ -62,7 +62,7 @@ impl Report {
                 outcome.fields.insert((*key).into(), base64(value)?);
             }
             (["failed", status, log, dmesg], Some(outcome)) => {
-                self.failures.push(format!(
+                outcome.failure = Some(format!(
                     "scenario {} failed, status {status} (137: took too long)\n{}\n\
                      -- its kernel messages:\n{}",
                     outcome.name,

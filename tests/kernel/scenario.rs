@@ -80,6 +80,8 @@ impl Scenario {
 pub(crate) struct Outcome {
     pub(crate) name: String,
     pub(crate) fields: BTreeMap<String, String>,
+    /// What went wrong, with the scenario's logs.
+    pub(crate) failure: Option<String>,
 }
 
 impl Outcome {

@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::ops::Range;
+use std::sync::OnceLock;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::pattern;
 use crate::vm::{PATTERN_SECTORS, PATTERN_SEED};
@@ -120,7 +122,7 @@ impl Op {
             6..=7 => Self::Fill {
                 at,
                 count,
-                byte: random.below(256) as u8,
+                byte: random.below(256).saturating_sub(60) as u8,
             },
             8 if sectors > 4 * chunk => Self::Discard {
                 at: random.below(sectors / chunk - 2) * chunk,
@@ -133,6 +135,20 @@ impl Op {
 
 fn bytes(at: u64, count: u64) -> Range<usize> {
     (at * SECTOR) as usize..((at + count) * SECTOR) as usize
+}
+
+/// Seed of the random tests: from `DMSNAP_SEED` to repeat a run, else from the clock.
+pub(crate) fn seed() -> u64 {
+    static SEED: OnceLock<u64> = OnceLock::new();
+    let seed = *SEED.get_or_init(|| match std::env::var("DMSNAP_SEED") {
+        Ok(seed) => seed.parse().expect("DMSNAP_SEED is a number"),
+        Err(_) => {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH);
+            now.expect("a clock").as_secs() << 8
+        }
+    });
+    println!("DMSNAP_SEED={seed}");
+    seed
 }
 
 /// SplitMix64.

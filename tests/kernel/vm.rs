@@ -47,6 +47,23 @@ pub(crate) fn run(scenarios: &[Scenario]) -> Vec<Outcome> {
 /// Fails if any command of any scenario failed, and if the machine could not be prepared, did not
 /// boot, crashed or hung. Other scenarios have run all the same.
 pub(crate) fn try_run(scenarios: &[Scenario]) -> Result<Vec<Outcome>, Failure> {
+    let outcomes = run_each(scenarios)?;
+    let failures = outcomes
+        .iter()
+        .filter_map(|outcome| outcome.failure.clone());
+    let failures: Vec<String> = failures.collect();
+    if failures.is_empty() {
+        return Ok(outcomes);
+    }
+    Err(Failure(failures.join("\n")))
+}
+
+/// The same, and a scenario that failed has that in its outcome.
+///
+/// # Errors
+///
+/// Fails if the machine could not be prepared, did not boot, crashed or hung.
+pub(crate) fn run_each(scenarios: &[Scenario]) -> Result<Vec<Outcome>, Failure> {
     let kernel = prepared()?;
     let work = tempfile::tempdir().map_err(|error| failure("temporary directory", &error))?;
     let boot = Boot {
@@ -129,7 +146,7 @@ impl Boot<'_> {
     }
 
     /// The prepared initrd and what this boot adds. Puts the scenarios' disks behind `disks`: a
-    /// disk's position there is its LUN.
+    /// disk's position there gives its address.
     fn initrd(&self, scenarios: &[Scenario], disks: &mut Vec<Disk>) -> Result<Vec<u8>, Failure> {
         let mut archive = Archive::new();
         archive.file("init", include_bytes!("guest/init"));
@@ -138,9 +155,10 @@ impl Boot<'_> {
         archive.file("guest/run", include_bytes!("guest/run"));
         archive.directory("scenarios");
         for (number, scenario) in scenarios.iter().enumerate() {
-            let mut list = String::from("pattern 0\n");
+            let mut list = String::from("pattern 0:0\n");
             for disk in &scenario.disks {
-                list.push_str(&format!("{} {}\n", disk.name, disks.len()));
+                let (target, lun) = address(disks.len());
+                list.push_str(&format!("{} {target}:{lun}\n", disk.name));
                 disks.push(disk.clone());
             }
             let directory = format!("scenarios/{number:04}");
@@ -179,20 +197,21 @@ impl Boot<'_> {
         option("-serial", "file:", &self.work.join("console"));
         option("-serial", "file:", &self.work.join("results"));
         option("-device", "virtio-scsi-pci,id=scsi", Path::new(""));
-        for (lun, disk) in disks.iter().enumerate() {
+        for (number, disk) in disks.iter().enumerate() {
+            let (target, lun) = address(number);
             let read_only = if disk.read_only { "on" } else { "off" };
             let block = disk.block_size;
             option(
                 "-drive",
                 &format!(
-                    "id=d{lun},if=none,format=raw,cache=unsafe,discard=unmap,readonly={read_only},file="
+                    "id=d{number},if=none,format=raw,cache=unsafe,discard=unmap,readonly={read_only},file="
                 ),
                 &disk.path,
             );
             option(
                 "-device",
                 &format!(
-                    "scsi-hd,bus=scsi.0,scsi-id=0,lun={lun},drive=d{lun},discard_granularity={block},\
+                    "scsi-hd,bus=scsi.0,scsi-id={target},lun={lun},drive=d{number},discard_granularity={block},\
                      logical_block_size={block},physical_block_size={block}"
                 ),
                 Path::new(""),
@@ -216,13 +235,22 @@ impl Boot<'_> {
         } else {
             "not all scenarios ran"
         };
+        let ran = report.outcomes.iter();
+        let failed = ran.filter_map(|outcome| outcome.failure.as_ref());
+        let failures: Vec<&String> = failed.chain(&report.failures).collect();
+        let failures: Vec<&str> = failures.into_iter().map(String::as_str).collect();
         Failure(format!(
             "the kernel gave no good verdict ({ended}; {came})\n{}\n-- emulator:\n{}\n-- console:\n{}",
-            report.failures.join("\n"),
+            failures.join("\n"),
             self.log("emulator"),
             self.log("console")
         ))
     }
+}
+
+/// Target and LUN of a disk. One target can have 256 LUNs.
+fn address(number: usize) -> (usize, usize) {
+    (number / 200, number % 200)
 }
 
 /// A comma ends a value in the emulator's options unless it is doubled.

@@ -12,15 +12,17 @@ dev() { case $1 in /*) echo "$1" ;; *) echo "/dev/mapper/$1" ;; esac; }
 
 sectors() { blockdev --getsz "$(dev "$1")"; }
 
-# The disk behind LUN $1; disks appear in the background.
-disk_of_lun() {
-    local tries=0
-    while ! ls -d "/sys/class/scsi_disk/0:0:0:$1/device/block/"* > /dev/null 2>&1; do
+# What can be had without a process is: under emulation each costs some hundredths of a second.
+
+# The disk behind TARGET:LUN; disks appear in the background.
+disk_at() {
+    local tries=0 address=$1
+    while set -- "/sys/class/scsi_disk/0:0:$address/device/block/"*; [ ! -e "$1" ]; do
         tries=$((tries + 1))
-        [ $tries -lt 1000 ] || { echo "no disk with LUN $1" >&2; return 1; }
+        [ $tries -lt 1000 ] || { echo "no disk at $address" >&2; return 1; }
         usleep 10000
     done
-    echo /dev/"$(ls "/sys/class/scsi_disk/0:0:0:$1/device/block/")"
+    disk=/dev/${1##*/}
 }
 
 # create NAME TABLE: any device-mapper device.
@@ -50,14 +52,19 @@ detach() { local name; for name in "$@"; do dmsetup remove "$name"; done; }
 
 forget_devices() {
     local tries=0
-    while dmsetup ls | grep -qv 'No devices found' && [ $tries -lt 5 ]; do
+    while set -- /sys/block/dm-*; [ -e "$1" ] && [ $tries -lt 5 ]; do
         dmsetup remove_all --force
         tries=$((tries + 1))
     done
 }
 
 # The target's own words, without position and name of the target.
-status() { dmsetup status "$1" | cut -d ' ' -f 4-; }
+status() {
+    local start length target words
+    dmsetup status "$1" > /tmp/status || return
+    read -r start length target words < /tmp/status
+    echo "$words"
+}
 table() { dmsetup table "$1" | cut -d ' ' -f 3-; }
 
 # wait_merge NAME: until the merge has ended, well or badly; prints the last status.
