@@ -8,7 +8,7 @@ use crate::args::{FormatArg, OriginArgs};
 use crate::failure::{Failure, Result};
 use crate::output;
 use crate::progress::Progress;
-use crate::source::{self, How, Source};
+use crate::source::{self, How, Runs, Source};
 
 /// Compare the content of two images
 #[derive(clap::Args)]
@@ -77,6 +77,7 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
     let mut comparison = Comparison {
         one: &one,
         other: &other,
+        runs: [Runs::of(&one), Runs::of(&other)],
         buffers: [vec![0; PIECE as usize], vec![0; PIECE as usize]],
     };
     let mut progress = Progress::new(args.progress && !args.quiet, longer);
@@ -125,19 +126,20 @@ fn open(args: &Args) -> Result<(Source, Source)> {
 struct Comparison<'a> {
     one: &'a Source,
     other: &'a Source,
+    runs: [Runs<'a>; 2],
     buffers: [Vec<u8>; 2],
 }
 
 impl Comparison<'_> {
     /// Compares a piece at the start of `range`: how many bytes, and the offset of the first difference.
     fn piece(&mut self, range: ByteRange) -> Result<(u64, Option<u64>)> {
-        let run = |source: &Source, range| {
-            source
-                .run_at(range)
+        let run = |runs: &mut Runs<'_>, range| {
+            runs.at(range)
                 .map_err(|failure: Failure| failure.with_code(EXIT_EXTENT))
         };
-        let first = run(self.one, range)?;
-        let second = run(self.other, ByteRange::new(range.start, first.len))?;
+        let [one, other] = &mut self.runs;
+        let first = run(one, range)?;
+        let second = run(other, ByteRange::new(range.start, first.len))?;
         let is_hole = first.is_zero && second.is_zero;
         if is_hole && (second.len >= WINDOW || second.len == range.len) {
             return Ok((second.len, None));

@@ -54,6 +54,39 @@ pub(crate) struct Run {
     pub(crate) is_zero: bool,
 }
 
+/// Runs of a source that is walked through. Each is asked for once: to find the end of a run takes as long as the run is.
+#[derive(Debug)]
+pub(crate) struct Runs<'a> {
+    source: &'a Source,
+    known: ByteRange,
+    is_zero: bool,
+}
+
+impl<'a> Runs<'a> {
+    pub(crate) fn of(source: &'a Source) -> Runs<'a> {
+        Runs {
+            source,
+            known: ByteRange::new(0, 0),
+            is_zero: false,
+        }
+    }
+
+    /// The run at the start of `range`, clipped to it. What lies past the end of the source is zeros.
+    pub(crate) fn at(&mut self, range: ByteRange) -> Result<Run> {
+        let start = range.start;
+        if !(self.known.start..self.known.end()).contains(&start) {
+            let rest = self.source.size().saturating_sub(start).max(range.len);
+            let run = self.source.run_at(ByteRange::new(start, rest))?;
+            self.known = ByteRange::new(start, run.len);
+            self.is_zero = run.is_zero;
+        }
+        Ok(Run {
+            len: (self.known.end() - start).min(range.len),
+            is_zero: self.is_zero,
+        })
+    }
+}
+
 impl Source {
     /// Opens an image for reading.
     pub(crate) fn open(path: &Path, how: How<'_>) -> Result<Source> {
@@ -95,7 +128,7 @@ impl Source {
     }
 
     /// The run at the start of `range`. What lies past the end is zeros.
-    pub(crate) fn run_at(&self, range: ByteRange) -> Result<Run> {
+    fn run_at(&self, range: ByteRange) -> Result<Run> {
         let inside = self.size().saturating_sub(range.start).min(range.len);
         if inside == 0 {
             return Ok(Run {

@@ -7,7 +7,7 @@ use dmsnap::ByteRange;
 
 use super::writer::Writer;
 use crate::failure::{Failure, Result};
-use crate::source::Source;
+use crate::source::{Runs, Source};
 
 /// Bytes that are read at once.
 const PIECE: u64 = 1 << 20;
@@ -42,6 +42,14 @@ struct Piece {
     /// Its bytes, where they were read.
     data: Vec<u8>,
     parts: Vec<Part>,
+}
+
+/// What the reading side remembers.
+struct Reader<'a> {
+    runs: Runs<'a>,
+    runs_below: Option<Runs<'a>>,
+    /// What the image below holds at the place of the piece.
+    below: Vec<u8>,
 }
 
 struct Part {
@@ -99,13 +107,20 @@ impl<'a> Copy<'a> {
     /// The reader's side. Ends early, without a failure of its own, when the writer has given up.
     fn read_all(&self, done: &SyncSender<Piece>, buffers: &Receiver<Vec<u8>>) -> Result<()> {
         let end = self.source.size();
-        let mut below = Vec::new();
+        let mut reader = Reader {
+            runs: Runs::of(self.source),
+            runs_below: match self.difference {
+                Difference::FromZeros => None,
+                Difference::From(backing) => Some(Runs::of(backing)),
+            },
+            below: Vec::new(),
+        };
         let mut at = 0;
         while at < end {
             let Ok(data) = buffers.recv() else {
                 return Ok(());
             };
-            let piece = self.read_piece(ByteRange::new(at, end - at), data, &mut below)?;
+            let piece = self.read_piece(ByteRange::new(at, end - at), data, &mut reader)?;
             at = piece.range.end();
             if done.send(piece).is_err() {
                 return Ok(());
@@ -138,12 +153,17 @@ impl<'a> Copy<'a> {
     }
 
     /// The next piece of `rest`: a long run of what need not be looked at, or as much as is read at once.
-    fn read_piece(&self, rest: ByteRange, mut data: Vec<u8>, below: &mut Vec<u8>) -> Result<Piece> {
-        let run = self.source.run_at(rest)?;
-        let (len, is_zero) = match self.difference {
-            Difference::FromZeros => (run.len, run.is_zero),
-            Difference::From(backing) => {
-                let other = backing.run_at(ByteRange::new(rest.start, run.len))?;
+    fn read_piece(
+        &self,
+        rest: ByteRange,
+        mut data: Vec<u8>,
+        reader: &mut Reader<'_>,
+    ) -> Result<Piece> {
+        let run = reader.runs.at(rest)?;
+        let (len, is_zero) = match &mut reader.runs_below {
+            None => (run.len, run.is_zero),
+            Some(runs) => {
+                let other = runs.at(ByteRange::new(rest.start, run.len))?;
                 (other.len, run.is_zero && other.is_zero)
             }
         };
@@ -162,6 +182,7 @@ impl<'a> Copy<'a> {
         let range = ByteRange::new(rest.start, len);
         data.resize(len as usize, 0);
         self.source.read(&mut data, range.start)?;
+        let below = &mut reader.below;
         if let Difference::From(backing) = self.difference {
             below.resize(len as usize, 0);
             backing.read(below, range.start)?;
