@@ -1,11 +1,6 @@
 //! The dmsetup lines, and what is done to the file so that a kernel can write to it.
 
-#![cfg(feature = "cli")]
-#![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
-
-mod cli;
-
-use cli::{Scratch, content};
+use crate::harness::{Scratch, content};
 
 /// A base of `base` bytes and a layer of `disk` bytes over it, in chunks of 4 KiB.
 fn layer(base: usize, disk: u64) -> Scratch {

@@ -1,14 +1,9 @@
 //! The help is an interface: what it says is pinned. `DMSNAP_UPDATE_HELP=1` writes it anew after a change that is meant.
 
-#![cfg(feature = "cli")]
-#![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
-
-mod cli;
-
 use std::fs;
 use std::path::Path;
 
-use cli::Scratch;
+use crate::harness::Scratch;
 
 const COMMANDS: [&str; 13] = [
     "create", "info", "check", "map", "compare", "convert", "snapshot", "merge", "resize", "amend",

@@ -1,20 +1,12 @@
 //! Where space ends: full disks, read-only file systems, block devices.
 
-#![cfg(feature = "cli")]
-#![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
-
-mod cli;
-#[path = "storage_common/devices.rs"]
-#[allow(dead_code, reason = "each test program uses a part of it")]
-mod devices;
-
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use cli::{Run, Scratch, content, finish, tool_in};
-use devices::{LoopDevice, SmallFileSystem, run};
+use crate::block::{LoopDevice, SmallFileSystem, available, run};
+use crate::harness::{Run, Scratch, content, finish, tool_in};
 
 fn text(path: &Path) -> &str {
     path.to_str().unwrap()
@@ -68,7 +60,7 @@ impl Mount {
 
 #[test]
 fn test_full_disk_loses_nothing_and_goes_on_after_space_was_added() {
-    if !devices::available() {
+    if !available() {
         return;
     }
     let mount = Mount::new();
@@ -134,7 +126,7 @@ fn test_full_disk_loses_nothing_and_goes_on_after_space_was_added() {
 
 #[test]
 fn test_nothing_half_made_is_left_on_a_full_disk() {
-    if !devices::available() {
+    if !available() {
         return;
     }
     let mount = Mount::new();
@@ -161,7 +153,7 @@ fn test_nothing_half_made_is_left_on_a_full_disk() {
 
 #[test]
 fn test_merge_into_a_full_disk_is_taken_up_after_space_was_added() {
-    if !devices::available() {
+    if !available() {
         return;
     }
     let mount = Mount::new();
@@ -196,7 +188,7 @@ fn test_merge_into_a_full_disk_is_taken_up_after_space_was_added() {
 
 #[test]
 fn test_read_only_file_system() {
-    if !devices::available() {
+    if !available() {
         return;
     }
     let mount = Mount::new();
@@ -237,7 +229,7 @@ fn test_read_only_file_system() {
 
 #[test]
 fn test_block_devices_are_written_in_place() {
-    if !devices::available() {
+    if !available() {
         return;
     }
     let device = LoopDevice::new(32 << 20, 512);
@@ -290,7 +282,7 @@ fn test_block_devices_are_written_in_place() {
 
 #[test]
 fn test_block_device_that_is_too_small_or_in_use() {
-    if !devices::available() {
+    if !available() {
         return;
     }
     let device = LoopDevice::new(1 << 20, 512);

@@ -1,5 +1,4 @@
 //! Runs the tool as a user does: as a process, in a directory of its own.
-#![allow(dead_code, reason = "each test program uses a part of it")]
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -10,6 +9,17 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use tempfile::TempDir;
+
+/// Size of the base image of [`Scratch::base_and_layer`].
+pub(crate) const SIZE: usize = (1 << 20) + 512;
+
+/// What the layer of [`Scratch::base_and_layer`] shows.
+pub(crate) fn layer_content() -> Vec<u8> {
+    let mut bytes = content(1, SIZE);
+    bytes[20 << 10..][..512].fill(0x11);
+    bytes[1 << 20..].fill(0x22);
+    bytes
+}
 
 /// What a run of the tool left.
 #[derive(Debug)]
@@ -169,7 +179,7 @@ impl Scratch {
 
     /// A base image of 1 MiB and 512 bytes with something in it, and a layer over it with two exceptions.
     pub(crate) fn base_and_layer(&self) {
-        self.write("base.raw", &content(1, (1 << 20) + 512));
+        self.write("base.raw", &content(1, SIZE));
         self.dmsnap("create -q -b base.raw -F raw layer.dms")
             .succeeds();
         self.io(

@@ -2,11 +2,6 @@
 //!
 //! The moments are drawn from a seed, which is printed on failure; `DMSNAP_SEED` chooses another.
 
-#![cfg(feature = "cli")]
-#![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
-
-mod cli;
-
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;
@@ -14,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::Duration;
 
-use cli::{Random, Run, Scratch, content, finish, tool_in};
+use crate::harness::{Random, Scratch, content};
 
 fn random() -> Random {
     let seed = std::env::var("DMSNAP_SEED")
