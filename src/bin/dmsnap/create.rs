@@ -1,15 +1,15 @@
 //! `dmsnap create`
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use dmsnap::storage::Storage;
 use dmsnap::{CreateOptions, Format, Image};
 
 use crate::args::{CreateSettings, FormatArg};
 use crate::failure::{About, Failure, Result};
-use crate::output;
 use crate::size::parse_disk_size;
 use crate::target::{self, Target};
+use crate::{gate, output};
 
 /// Create a layer, empty over its backing
 #[derive(clap::Args)]
@@ -112,11 +112,12 @@ fn create_raw(args: &Args, settings: &CreateSettings) -> Result<()> {
 
 fn create_layer(args: &Args, settings: &CreateSettings) -> Result<()> {
     let options = create_options(args, settings)?;
-    let backing = settings
-        .backing
-        .as_ref()
-        .map(|name| target::directory(&args.file).join(name));
-    let sources: Vec<&Path> = backing.as_deref().into_iter().collect();
+    let sources = match (&settings.backing, settings.backing_format) {
+        (Some(name), Some(format)) => {
+            gate::chain(&target::directory(&args.file).join(name), format)
+        }
+        _ => Vec::new(),
+    };
     let target = Target::prepare(&args.file, &sources)?;
     let options = options.create_on_existing(target.is_block_device());
     Image::create(target.work(), &options)

@@ -1,6 +1,6 @@
 //! Whether files may be opened because an image names them.
 
-use std::path::{Component, Path};
+use std::path::{Component, Path, PathBuf};
 
 use dmsnap::format::{Descriptor, Header, HeaderState};
 use dmsnap::storage::{FileOptions, LockMode, Storage};
@@ -32,6 +32,23 @@ pub(crate) fn after_guess(path: &Path) -> Result<OriginChoice> {
     }
     // The library refuses such a chain, and says why.
     Ok(OriginChoice::FromImage)
+}
+
+/// The file at `path` and those below it, as far as that can be found out: a new file must be none of them.
+pub(crate) fn chain(path: &Path, format: Format) -> Vec<PathBuf> {
+    let mut files = vec![path.to_path_buf()];
+    let mut is_layer = format == Format::Dmsnap;
+    while let Some(layer) = files
+        .last()
+        .filter(|_| is_layer && files.len() <= MAX_DEPTH)
+    {
+        let Ok(Some((name, format))) = stored_backing(layer) else {
+            break;
+        };
+        is_layer = format.as_deref() == Some(Format::Dmsnap.name());
+        files.push(layer.parent().unwrap_or(Path::new("")).join(name));
+    }
+    files
 }
 
 /// Name and format of the backing that a layer records. What cannot be read is left to the library, which tells it better.

@@ -1,6 +1,6 @@
 //! Images that are read: raw files and layers behind one face.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use dmsnap::format::{HEADER_SIZE, SNAP_MAGIC};
 use dmsnap::storage::{FileOptions, FileStorage, LockMode, Storage};
@@ -125,6 +125,16 @@ impl Source {
             Source::Raw(raw) => raw.file_size.next_multiple_of(SECTOR_SIZE),
             Source::Layer(image) => image.size(),
         }
+    }
+
+    /// The file at `path`, which this source was opened from, and those below it.
+    pub(crate) fn files(&self, path: &Path) -> Result<Vec<PathBuf>> {
+        let mut files = vec![path.to_path_buf()];
+        if let Source::Layer(image) = self {
+            let below = image.info().about(path)?.chain.into_iter().skip(1);
+            files.extend(below.filter_map(|layer| layer.path));
+        }
+        Ok(files)
     }
 
     /// The run at the start of `range`. What lies past the end is zeros.

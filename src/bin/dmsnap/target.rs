@@ -44,8 +44,8 @@ struct Replaced {
 impl Target {
     /// Prepares for making `name`. Changes nothing that exists.
     ///
-    /// `sources` are files that the new one is made from: it may be none of them.
-    pub(crate) fn prepare(name: &Path, sources: &[&Path]) -> Result<Target> {
+    /// `sources` are files that the new one is made from or will lie over: it may be none of them.
+    pub(crate) fn prepare(name: &Path, sources: &[PathBuf]) -> Result<Target> {
         let (place, replaces) = match fs::metadata(name) {
             Ok(old) => {
                 refuse_source(name, &old, sources)?;
@@ -153,7 +153,7 @@ impl Replaces {
     }
 }
 
-fn refuse_source(name: &Path, old: &Metadata, sources: &[&Path]) -> Result<()> {
+fn refuse_source(name: &Path, old: &Metadata, sources: &[PathBuf]) -> Result<()> {
     for source in sources {
         let same = fs::metadata(source).is_ok_and(|found| {
             (found.dev(), found.ino(), found.rdev()) == (old.dev(), old.ino(), old.rdev())
@@ -162,7 +162,7 @@ fn refuse_source(name: &Path, old: &Metadata, sources: &[&Path]) -> Result<()> {
             return Err(Failure::at(
                 name,
                 format!(
-                    "is also {}, which is read: it cannot be overwritten",
+                    "is also {}, which is needed below: it cannot be overwritten",
                     source.display()
                 ),
             ));

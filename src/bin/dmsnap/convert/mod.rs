@@ -80,8 +80,10 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
     };
     let source = Source::open(&args.source, how)?;
     let backing = open_backing(args, &settings)?;
-    let mut sources: Vec<&Path> = vec![&args.source];
-    sources.extend(backing.as_ref().map(|backing| backing.path.as_path()));
+    let mut sources = source.files(&args.source)?;
+    if let Some(backing) = &backing {
+        sources.extend(backing.image.files(&backing.path)?);
+    }
     let target = Target::prepare(&args.target, &sources)?;
     let done = match args.target_format {
         FormatArg::Raw => to_raw(args, &source, &target, &interrupt),
