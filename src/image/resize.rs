@@ -43,10 +43,10 @@ impl Layer {
     /// Changes the size. Nobody writes meanwhile.
     pub(crate) fn resize(&self, size: u64) -> Result<()> {
         check_size(size).map_err(|error| error.with_path(self.cow.name()))?;
+        self.flush()?;
         if size == self.virtual_size() {
             return Ok(());
         }
-        self.flush()?;
         let origin_size = self.origin.end();
         self.run_job(|store| store.prepare_resize(size, origin_size))
             .map_err(|error| error.with_path(self.cow.name()))
