@@ -77,7 +77,10 @@ fn test_create_checks_everything_before_it_touches_a_file() {
             "create -b base.raw -F raw base.raw",
             "cannot be overwritten",
         ),
-        ("create -b layer.dms -F dmsnap base.raw", "cannot be overwritten"),
+        (
+            "create -b layer.dms -F dmsnap base.raw",
+            "cannot be overwritten",
+        ),
         ("create -o chunk_size=3k old 1M", "power of two"),
         ("create -o chunk_size=512 old 1M", "512 bytes have no room"),
         ("create -o chunk_size=2G old 1M", "power of two"),
@@ -154,7 +157,10 @@ fn test_convert_checks_everything_before_it_touches_a_file() {
         ),
         ("convert -O raw layer.dms base.raw", "base.raw"),
         // However it is read, what lies below it is needed.
-        ("convert -U -O raw layer.dms base.raw", "cannot be overwritten"),
+        (
+            "convert -U -O raw layer.dms base.raw",
+            "cannot be overwritten",
+        ),
         ("convert -O raw layer.dms nowhere/out", "nowhere"),
     ] {
         let run = scratch.untouched(|| scratch.dmsnap(line));
