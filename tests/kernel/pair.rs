@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread;
 
 use dmsnap::storage::{FileOptions, SharedStorage};
 use dmsnap::store::OverflowMode;
@@ -29,6 +30,8 @@ pub(crate) struct Pair {
     pub(crate) chunk: ChunkSize,
     /// The library sees the COW file as a device that keeps its size.
     pub(crate) fixed: bool,
+    /// The library goes past the page cache.
+    pub(crate) direct: bool,
     pub(crate) overflow: OverflowMode,
     /// Content of the disk.
     pub(crate) model: Vec<u8>,
@@ -50,7 +53,22 @@ impl Pair {
         pair
     }
 
-    /// The same on a device of so many sectors that is full of garbage.
+    /// The same without a store in it yet: the file holds so many sectors of garbage, after zeros
+    /// where the header goes.
+    pub(crate) fn blank(
+        desk: &Desk<'_>,
+        origin_sectors: u64,
+        chunk_sectors: u32,
+        cow_sectors: u64,
+    ) -> Self {
+        let pair = Self::plan(desk, origin_sectors, chunk_sectors);
+        let mut garbage = pattern::sectors(0xbad, 0, cow_sectors);
+        garbage[..4096].fill(0);
+        fs::write(&pair.cow, garbage).unwrap();
+        pair
+    }
+
+    /// A new bare layer on a device of so many sectors that is full of garbage.
     pub(crate) fn create_on_device(
         desk: &Desk<'_>,
         origin_sectors: u64,
@@ -91,6 +109,7 @@ impl Pair {
             cow: desk.directory.join("cow"),
             chunk: ChunkSize::from_sectors(chunk_sectors).unwrap(),
             fixed: false,
+            direct: false,
             overflow: OverflowMode::NoSpace,
             model,
             random: Random(seed),
@@ -102,8 +121,8 @@ impl Pair {
         let storage: SharedStorage = if self.fixed {
             library::device(&fs::read(&self.cow).unwrap())
         } else {
-            let file = FileOptions::new().writable(writable).open(&self.cow);
-            Arc::new(file.unwrap())
+            let file = FileOptions::new().writable(writable).direct(self.direct);
+            Arc::new(file.open(&self.cow).unwrap())
         };
         let origin = OriginChoice::Path {
             path: self.origin.clone(),
@@ -113,6 +132,7 @@ impl Pair {
         let options = OpenOptions::new()
             .writable(writable)
             .overflow(self.overflow)
+            .direct(self.direct)
             .origin(origin);
         (
             Image::open_storage(storage.clone(), &options).unwrap(),
@@ -172,6 +192,29 @@ impl Pair {
             bytes[0] = number as u8;
         }
         image.write(place, range.start).unwrap();
+    }
+
+    /// Writes from four threads at once, each into parts of its own, some of them in one chunk.
+    pub(crate) fn write_by_threads(&mut self, image: &Image, rounds: usize) {
+        let quarter = self.model.len() / 4 + 1;
+        let seed = self.random.below(u64::MAX);
+        thread::scope(|scope| {
+            for (number, part) in self.model.chunks_mut(quarter).enumerate() {
+                scope.spawn(move || {
+                    let mut random = Random(seed.wrapping_add(number as u64));
+                    for round in 0..rounds {
+                        let len = 1 + random.below(part.len().min(9000) as u64) as usize;
+                        let at = random.below((part.len() - len + 1) as u64) as usize;
+                        part[at..at + len].fill(round as u8 * 4 + number as u8);
+                        let offset = (number * quarter + at) as u64;
+                        image.write(&part[at..at + len], offset).unwrap();
+                        if random.below(5) == 0 {
+                            image.flush().unwrap();
+                        }
+                    }
+                });
+            }
+        });
     }
 
     fn discard(&mut self, image: &Image, range: ByteRange) {

@@ -10,6 +10,7 @@ use crate::pattern;
 use crate::sequence::{self, Random};
 use crate::together::Case;
 use crate::tool;
+use crate::vm::PATTERN_SEED;
 
 const SECTOR: u64 = pattern::SECTOR as u64;
 
@@ -19,6 +20,7 @@ pub(crate) fn all() -> Vec<Case> {
     cases.extend(sizes());
     cases.extend(others());
     cases.extend(converted());
+    cases.extend(ways());
     cases.extend(random());
     cases
 }
@@ -84,12 +86,13 @@ fn areas() -> Vec<Case> {
     ]
 }
 
+fn resize(pair: &mut Pair, image: &Image, sectors: u64) {
+    image.resize(sectors * SECTOR, true).unwrap();
+    pair.model.resize((sectors * SECTOR) as usize, 0);
+}
+
 /// Disks that are longer or shorter than their origin.
 fn sizes() -> Vec<Case> {
-    let resize = |pair: &mut Pair, image: &Image, sectors: u64| {
-        image.resize(sectors * SECTOR, true).unwrap();
-        pair.model.resize((sectors * SECTOR) as usize, 0);
-    };
     let mut cases = Vec::new();
     for sectors in [8, 32, 128] {
         cases.push(Case::new(format!("longer by {sectors}"), move |desk| {
@@ -126,6 +129,29 @@ fn sizes() -> Vec<Case> {
             pair.theirs_merged(desk, |pair| pair.kernel_writes(3));
         }));
     }
+    // The kernel copies the whole last chunk of a shorter disk, and what lies behind the disk must
+    // not show when it grows.
+    cases.push(Case::new(
+        "shorter, written by the kernel, longer",
+        move |desk| {
+            let mut pair = Pair::create(desk, 2000, 8);
+            pair.ours(|pair, image| {
+                pair.scribble(image, 5);
+                resize(pair, image, 901);
+            });
+            pair.theirs(desk, |pair| {
+                let written = pattern::sectors(PATTERN_SEED, 3, 2);
+                let last = ByteRange::new(899 * SECTOR, 2 * SECTOR);
+                pair.model_of(last).copy_from_slice(&written);
+                "put s 899 2 3".into()
+            });
+            pair.ours(|pair, image| {
+                resize(pair, image, 1000);
+                pair.scribble(image, 3);
+            });
+            pair.theirs_merged(desk, |pair| pair.kernel_writes(3));
+        },
+    ));
     // What was cut off must not come back.
     cases.push(Case::new("shorter, then longer", move |desk| {
         let mut pair = Pair::create(desk, 2000, 8);
@@ -186,6 +212,49 @@ fn others() -> Vec<Case> {
                     .into()
             });
             pair.ours(|pair, image| pair.scribble(image, 8));
+        }),
+        Case::new(
+            "a kernel's store in garbage, adopted and made longer",
+            |desk| {
+                let mut pair = Pair::blank(desk, 803, 8, 3000);
+                let work = pair.kernel_writes(6) + "put s 800 3 9\n";
+                let last = ByteRange::new(800 * SECTOR, 3 * SECTOR);
+                pair.model_of(last)
+                    .copy_from_slice(&pattern::sectors(PATTERN_SEED, 9, 3));
+                let attach = pair.attach_as_it_is();
+                desk.kernel(
+                    pair.scenario()
+                        .script(&attach)
+                        .script(&work)
+                        .script("detach s"),
+                );
+                pair.look();
+                let size = (803 * SECTOR).to_string();
+                let add = [
+                    "amend",
+                    "cow",
+                    "-b",
+                    "origin",
+                    "-F",
+                    "raw",
+                    "--add-descriptor",
+                    &size,
+                ];
+                tool::ok(desk.directory, &add);
+                pair.ours(|pair, image| {
+                    resize(pair, image, 1400);
+                    pair.scribble(image, 10);
+                });
+                pair.theirs(desk, |pair| pair.kernel_writes(5));
+            },
+        ),
+        Case::new("a device full of garbage", |desk| {
+            let mut pair = Pair::create_on_device(desk, 1203, 8, 3000);
+            pair.ours(|pair, image| pair.scribble(image, 25));
+            pair.theirs(desk, |pair| pair.kernel_writes(4));
+            pair.ours(|_, image| image.merge(&mut |_| true).unwrap());
+            pair.ours(|pair, image| pair.scribble(image, 10));
+            pair.theirs_merged(desk, |pair| pair.kernel_writes(4));
         }),
         Case::new("stale slots", |desk| {
             let mut pair = Pair::create(desk, 1000, 8);
@@ -257,6 +326,30 @@ fn converted() -> Vec<Case> {
         "512", "1K", "2K", "4K", "8K", "16K", "32K", "64K", "128K", "256K", "512K", "1M",
     ];
     sizes.into_iter().map(one).collect()
+}
+
+/// Other ways to write.
+fn ways() -> Vec<Case> {
+    let direct = [1, 4, 8, 32].map(|sectors| {
+        Case::new(format!("past the page cache, {sectors}"), move |desk| {
+            let mut pair = Pair::create(desk, 1403, sectors);
+            pair.direct = true;
+            pair.ours(|pair, image| pair.scribble(image, 25));
+            pair.theirs(desk, |pair| pair.kernel_writes(4));
+            pair.ours(|pair, image| pair.scribble(image, 10));
+            pair.theirs_merged(desk, |pair| pair.kernel_writes(2));
+        })
+    });
+    let threads = [1, 8].map(|sectors| {
+        Case::new(format!("by threads, {sectors}"), move |desk| {
+            let mut pair = Pair::create(desk, 2803, sectors);
+            pair.ours(|pair, image| pair.write_by_threads(image, 30));
+            pair.theirs(desk, |pair| pair.kernel_writes(4));
+            pair.ours(|pair, image| pair.write_by_threads(image, 15));
+            pair.theirs_merged(desk, |pair| pair.kernel_writes(2));
+        })
+    });
+    direct.into_iter().chain(threads).collect()
 }
 
 /// Shapes and turns from a seed that is printed.
