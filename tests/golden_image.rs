@@ -13,7 +13,10 @@ mod pattern;
 #[path = "common/reference.rs"]
 mod reference;
 
-use dmsnap::{ErrorKind, Image, inspect_storage};
+use dmsnap::store::OverflowMode;
+use dmsnap::{
+    ChunkSize, CreateOptions, ErrorKind, Image, OpenOptions, OriginChoice, inspect_storage,
+};
 use golden::Golden;
 use library::{assert_same, bytes_of, exceptions, memory, open, sha256, view};
 use reference::Reference;
@@ -93,6 +96,44 @@ fn merging_leaves_the_view_in_the_origin() {
         let merged = Reference::load(&bytes_of(&cow)).unwrap();
         assert_eq!(merged.records, [], "{name}");
     }
+}
+
+/// The operations that the scripts of these stores have, on a device as large: in the kernel's modes
+/// we leave what the kernel leaves, and what was written before the end is the same to the byte.
+#[test]
+fn running_full_leaves_what_the_kernel_leaves() {
+    let full = |name: &str, mode: OverflowMode, writes: &[(u64, u64, u64)]| {
+        let golden = golden::named(name);
+        let device = library::device(&vec![0; golden.cow.len()]);
+        let chunk = ChunkSize::from_sectors(golden.chunk).unwrap();
+        let options = CreateOptions::new().chunk_size(chunk).bare(true);
+        Image::create_on(&device, &options).unwrap();
+        let origin = OriginChoice::Storage(memory(&golden.origin));
+        let options = OpenOptions::new().writable(true).overflow(mode);
+        let image = Image::open_storage(device.clone(), &options.origin(origin)).unwrap();
+        let (last, fitting) = writes.split_last().unwrap();
+        let write = |&(at, count, from): &(u64, u64, u64)| {
+            image.write(&pattern::sectors(0xd15c, from, count), at * 512)
+        };
+        fitting.iter().for_each(|fits| write(fits).unwrap());
+        image.flush().unwrap();
+        assert_eq!(write(last).unwrap_err().kind(), ErrorKind::Overflow);
+        assert_eq!(image.status().to_string(), golden.live_status, "{name}");
+        image.close().unwrap();
+        assert_same(&bytes_of(&device), &golden.cow, name);
+    };
+    let (first, second, third) = ((16, 48, 10), (100, 9, 60), (203, 1, 70));
+    full(
+        "overflow-p",
+        OverflowMode::Persistent,
+        &[first, second, third],
+    );
+    let too_long = (100, 40, 60);
+    full(
+        "overflow-po",
+        OverflowMode::PersistentOverflow,
+        &[first, too_long],
+    );
 }
 
 /// What the kernel began we go on with; the plain rules still find everything.

@@ -177,10 +177,23 @@ impl Pair {
                     image.write_zeroes(range, unmap).unwrap();
                     self.model_of(range).fill(0);
                 }
-                9 | 10 => self.discard(image, range),
+                9 => self.discard(image, range),
+                10 => self.discard_around_an_exception(image),
                 _ => image.flush().unwrap(),
             }
         }
+    }
+
+    fn discard_around_an_exception(&mut self, image: &Image) {
+        let mapped = exceptions(image);
+        if mapped.is_empty() {
+            return;
+        }
+        let (old, _) = mapped[self.random.below(mapped.len() as u64) as usize];
+        let (chunk, size) = (self.chunk.bytes(), self.model.len() as u64);
+        let start = (old * chunk).saturating_sub(self.random.below(2 * chunk));
+        let end = (old + 1) * chunk + self.random.below(2 * chunk);
+        self.discard(image, ByteRange::new(start, end.min(size) - start));
     }
 
     /// Writes something new.

@@ -274,7 +274,7 @@ fn others() -> Vec<Case> {
             pair.ours(|pair, image| {
                 image.make_empty().unwrap();
                 pair.model = fs::read(&pair.origin).unwrap();
-                pair.scribble(image, 3);
+                pair.scribble(image, 20);
             });
             pair.theirs_merged(desk, |pair| pair.kernel_writes(3));
         }),
