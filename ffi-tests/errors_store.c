@@ -309,6 +309,10 @@ static void wrong_plans(struct host *host)
     OK(dmsnap_store_prepare_exception(other.store, 0, 1, &answer, &exception, &second));
     FAIL(dmsnap_store_finish_plan(host->store, second, 0), EINVAL, INVALID_ARGUMENT,
          "another object");
+    /* Without room for what was to be reserved ahead, the store asks for one chunk. */
+    OK(dmsnap_store_finish_plan(host->store, plan, -ENOSPC));
+    OK(dmsnap_store_prepare_exception(host->store, 0, 1, &answer, &exception, &plan));
+    CHECK(answer == DMSNAP_ANSWER_PLAN);
     FAIL(dmsnap_store_finish_plan(host->store, plan, -ENOSPC), ENOSPC, NO_SPACE, "");
     host_abandon(&other);
 
