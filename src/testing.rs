@@ -11,7 +11,7 @@ impl ExceptionTable {
     /// A table of exceptions that come as in a log, old and new chunk each.
     pub fn from_log(log: impl Iterator<Item = (u64, u64)>) -> ExceptionTable {
         let mut builder = TableBuilder::default();
-        log.for_each(|(old, new)| builder.push(OriginChunk(old), CowChunk(new)));
+        log.for_each(|(old, new)| builder.push_run(OriginChunk(old), CowChunk(new), 1));
         ExceptionTable(builder.finish().0)
     }
 

@@ -40,6 +40,14 @@ impl Exception {
         ((self.new.0 as u128) << 64 | self.old.0 as u128).to_le_bytes()
     }
 
+    /// `len` exceptions from this one on that go up by one on both sides.
+    pub(crate) fn run(self, len: u64) -> impl Iterator<Item = Exception> {
+        (0..len).map(move |i| Exception {
+            old: OriginChunk(self.old.0 + i),
+            new: CowChunk(self.new.0 + i),
+        })
+    }
+
     /// Reads all records of `bytes`, [`END`](Exception::END) and what follows it included. An incomplete one at the end is left out.
     pub fn decode_slice(
         bytes: &[u8],

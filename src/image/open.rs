@@ -82,6 +82,9 @@ pub(super) fn load_store(storage: &SharedStorage, options: LoadOptions) -> Resul
     let load = || {
         let mut loader = Loader::new(options)?;
         while let Some(mut plan) = loader.next_plan()? {
+            for range in loader.read_ahead() {
+                storage.prefetch(range);
+            }
             run::run(&mut plan, storage, &Node::Zeros)?;
             loader.finish_plan(plan)?;
         }

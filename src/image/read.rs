@@ -27,13 +27,29 @@ impl Layer {
         while done < total {
             let rest = ByteRange::new(range.start + done, total - done);
             let (extent, _pin) = self.look_up(rest)?;
-            with_part_mut(bufs, done, extent.len, |bufs| match extent.target {
-                Target::Cow { offset } => self.cow.read_vectored_at(bufs, offset),
-                Target::Origin => self.origin.read(bufs, rest.start),
+            if extent.len == total {
+                // The usual case, with no buffers to cut.
+                return self.read_extent(bufs, extent, offset);
+            }
+            with_part_mut(bufs, done, extent.len, |bufs| {
+                self.read_extent(bufs, extent, rest.start)
             })?;
             done += extent.len;
         }
         Ok(())
+    }
+
+    #[inline]
+    fn read_extent(
+        &self,
+        bufs: &mut [IoSliceMut<'_>],
+        extent: Extent,
+        start: u64,
+    ) -> Result<()> {
+        match extent.target {
+            Target::Cow { offset } => self.cow.read_vectored_at(bufs, offset),
+            Target::Origin => self.origin.read(bufs, start),
+        }
     }
 
     /// The range, if it fits a file at all. The store checks it against the size, except for an empty one, which it never sees.

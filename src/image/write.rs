@@ -36,23 +36,27 @@ impl Layer {
         while done < len {
             let rest = ByteRange::new(range.start + done, len - done);
             let (extent, pin) = self.look_up_write(rest)?;
+            let part = ByteRange::new(rest.start, extent.len);
             done += match extent.target {
+                // The usual case, with no buffers to cut.
+                WriteTarget::Cow { offset } if part.len == len => {
+                    return self.cow.write_vectored_at(bufs, offset);
+                }
                 WriteTarget::Cow { offset } => {
-                    with_part(bufs, done, extent.len, |bufs| {
+                    with_part(bufs, done, part.len, |bufs| {
                         self.cow.write_vectored_at(bufs, offset)
                     })?;
-                    extent.len
+                    part.len
                 }
                 WriteTarget::Origin => {
-                    with_part(bufs, done, extent.len, |bufs| {
-                        self.origin.write(bufs, rest.start)
+                    with_part(bufs, done, part.len, |bufs| {
+                        self.origin.write(bufs, part.start)
                     })?;
-                    extent.len
+                    part.len
                 }
                 WriteTarget::Unmapped => {
                     // Writers of new chunks must not keep others from being freed, or both would wait.
                     drop(pin);
-                    let part = ByteRange::new(rest.start, extent.len);
                     self.first_write(part, |span| {
                         with_part(bufs, done, span.data.len, |bufs| self.fill(span, bufs))
                     })?

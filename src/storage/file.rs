@@ -201,6 +201,12 @@ impl Storage for FileStorage {
         .map_err(|error| self.named(error))
     }
 
+    fn prefetch(&self, range: ByteRange) {
+        if self.direct.is_none() {
+            sys::will_need(&self.opened.io, range.start, range.len);
+        }
+    }
+
     fn extent_at(&self, offset: u64) -> Result<StorageExtent> {
         self.find_extent(offset)
             .map_err(|error| self.named(error).with_offset(offset))

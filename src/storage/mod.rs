@@ -92,6 +92,11 @@ pub trait Storage: Send + Sync + Debug {
     /// [`ErrorKind::NoSpace`](crate::error::ErrorKind::NoSpace), a smaller one `Unsupported`.
     fn set_size(&self, size: u64) -> Result<()>;
 
+    /// Tells that `range` will be read soon, so that the reads need not wait. A hint: by default nothing happens.
+    fn prefetch(&self, range: ByteRange) {
+        let _ = range;
+    }
+
     /// The run of equally allocated bytes at `offset`. A storage that cannot tell calls everything allocated.
     fn extent_at(&self, offset: u64) -> Result<StorageExtent>;
 

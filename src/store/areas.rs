@@ -12,6 +12,9 @@ const MAX_READ: u64 = 1 << 20;
 /// How much may be asked for at once.
 const MAX_BATCH_BYTES: u64 = 4 << 20;
 const MAX_BATCH_READS: u64 = 64;
+/// How many times what is asked for at once a host may read ahead, and the most bytes of it.
+const BATCHES_AHEAD: u64 = 4;
+const MAX_AHEAD_BYTES: u64 = 4 << 20;
 /// The block in which areas are written; see `log.rs`.
 const BLOCK: u64 = 4096;
 
@@ -70,6 +73,8 @@ pub(crate) struct AreaReader {
     /// Record at which the next read starts.
     next: u64,
     batch: u64,
+    /// Record up to which [`AreaReader::read_ahead`] has named what will be read.
+    named: u64,
     end: Option<LogEnd>,
     /// Whether the area of the terminator has been read to its end.
     finished: bool,
@@ -82,6 +87,7 @@ impl AreaReader {
             look_behind,
             next: 0,
             batch: 1,
+            named: 0,
             end: None,
             finished: false,
         }
@@ -105,14 +111,13 @@ impl AreaReader {
         let mut steps = Vec::new();
         let mut at = self.next;
         for _ in 0..self.batch {
-            let (area, slot) = self.scan.geometry.area_and_slot(at);
-            let Some(start) = self.scan.area_start(area) else {
+            let Some(range) = self.piece_at(at) else {
                 if steps.is_empty() {
+                    let (area, _) = self.scan.geometry.area_and_slot(at);
                     return Err(self.missing_area(area));
                 }
                 break;
             };
-            let range = ByteRange::new(start + slot * EXCEPTION_SIZE, piece * EXCEPTION_SIZE);
             steps.push(Step::Read {
                 device: Device::Cow,
                 range,
@@ -122,6 +127,26 @@ impl AreaReader {
         let most = (MAX_BATCH_BYTES / (piece * EXCEPTION_SIZE)).clamp(1, MAX_BATCH_READS);
         self.batch = (self.batch * 2).min(most);
         Ok(Some(steps))
+    }
+
+    /// The bytes of the piece that begins with record `at`, if its area lies inside the file.
+    fn piece_at(&self, at: u64) -> Option<ByteRange> {
+        let (area, slot) = self.scan.geometry.area_and_slot(at);
+        let start = self.scan.area_start(area)? + slot * EXCEPTION_SIZE;
+        Some(ByteRange::new(start, self.piece_records() * EXCEPTION_SIZE))
+    }
+
+    /// What the steps handed out last and the ones behind them read, as far as that was not named before and the log goes on.
+    pub(crate) fn read_ahead(&mut self) -> Vec<ByteRange> {
+        let piece = self.piece_records();
+        let most = MAX_AHEAD_BYTES / (piece * EXCEPTION_SIZE);
+        let pieces = (BATCHES_AHEAD * self.batch).min(most);
+        let first = self.named.max(self.next);
+        self.named = first.max(self.next + pieces * piece);
+        (first..self.named)
+            .step_by(piece as usize)
+            .map_while(|at| self.piece_at(at))
+            .collect()
     }
 
     fn missing_area(&self, area: u64) -> Error {
@@ -140,11 +165,12 @@ impl AreaReader {
         error.with_offset(offset.unwrap_or(u64::MAX))
     }
 
-    /// Takes in what was read and hands each record to `take` with its place in the log.
+    /// Takes in what was read and hands the records to `take` in runs that go up by one on both sides: place of the first in the log, the first
+    /// itself, how many there are.
     pub(crate) fn feed(
         &mut self,
         reads: &[(ByteRange, &[u8])],
-        take: &mut impl FnMut(u64, Exception) -> Result<()>,
+        take: &mut impl FnMut(u64, Exception, u64) -> Result<()>,
     ) -> Result<()> {
         for (_, bytes) in reads {
             if self.finished {
@@ -155,16 +181,16 @@ impl AreaReader {
                 continue;
             }
             let mut slot = 0;
-            let mut ended = false;
-            for record in Exception::decode_slice(bytes) {
-                if record.is_end() {
-                    ended = true;
-                    break;
+            let mut records = Exception::decode_slice(bytes).peekable();
+            while let Some(first) = records.next_if(|record| !record.is_end()) {
+                let mut len = 1;
+                while records.next_if(|next| follows(*next, first, len)).is_some() {
+                    len += 1;
                 }
-                take(self.next + slot, record)?;
-                slot += 1;
+                take(self.next + slot, first, len)?;
+                slot += len;
             }
-            if ended {
+            if records.peek().is_some() {
                 self.found_end(bytes, slot);
             } else {
                 self.next += slot;
@@ -203,4 +229,14 @@ impl AreaReader {
             self.finished = true;
         }
     }
+}
+
+/// Whether `next` is `len` behind `first` on both sides.
+#[inline]
+fn follows(next: Exception, first: Exception, len: u64) -> bool {
+    // A sum that wraps would be less than `first`, and new chunk 0 ends the log.
+    next.old.0.wrapping_sub(first.old.0) == len
+        && next.new.0.wrapping_sub(first.new.0) == len
+        && next.old > first.old
+        && next.new > first.new
 }

@@ -211,9 +211,12 @@ impl CheckReader {
         let reads = plan.reads()?;
         if let Some(areas) = &mut self.areas {
             let (records, findings) = (&mut self.records, &mut self.findings);
-            return areas.feed(&reads, &mut |index, record| {
-                if let Err(error) = records.push(index, record) {
-                    findings.add_error(FindingKind::IllegalNewChunk, &error);
+            return areas.feed(&reads, &mut |index, first, len| {
+                // One by one, so that each illegal one is a finding.
+                for (index, record) in (index..).zip(first.run(len)) {
+                    if let Err(error) = records.push(index, record, 1) {
+                        findings.add_error(FindingKind::IllegalNewChunk, &error);
+                    }
                 }
                 Ok(())
             });

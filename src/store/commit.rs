@@ -221,9 +221,9 @@ impl Store {
 }
 
 fn records_of(run: &RunInFlight) -> impl Iterator<Item = Exception> + use<> {
-    let run = *run;
-    (0..run.count).map(move |i| Exception {
-        old: OriginChunk(run.old + i),
-        new: CowChunk(run.new + i),
-    })
+    let first = Exception {
+        old: OriginChunk(run.old),
+        new: CowChunk(run.new),
+    };
+    first.run(run.count)
 }

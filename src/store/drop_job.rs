@@ -214,14 +214,14 @@ impl DropJob {
             Phase::Scan(mut areas) => {
                 let found = &mut self.found;
                 let (end, repeated) = (self.end, self.repeated);
-                areas.feed(&plan.reads()?, &mut |slot, record| {
-                    if repeated || record.old.0 >= end {
-                        found.push(Found {
-                            old: record.old.0,
-                            new: record.new.0,
-                            slot,
-                        });
-                    }
+                areas.feed(&plan.reads()?, &mut |slot, first, len| {
+                    let all = (slot..).zip(first.run(len));
+                    let chosen = all.filter(|(_, record)| repeated || record.old.0 >= end);
+                    found.extend(chosen.map(|(slot, record)| Found {
+                        old: record.old.0,
+                        new: record.new.0,
+                        slot,
+                    }));
                     Ok(())
                 })?;
                 self.phase = Phase::Scan(areas);

@@ -195,6 +195,13 @@ impl Loader {
         Ok(steps.map(|steps| Plan::new(self.plans, Purpose::ReadMetadata, steps)))
     }
 
+    /// Ranges of the COW file that the plan handed out last and the next ones will read, unless the log ends before. Each is named once.
+    /// For hosts that can read ahead; the others need not ask.
+    pub fn read_ahead(&mut self) -> Vec<ByteRange> {
+        let areas = self.areas.as_mut();
+        areas.map_or_else(Vec::new, AreaReader::read_ahead)
+    }
+
     /// Takes in what was read.
     ///
     /// # Errors
@@ -203,7 +210,9 @@ impl Loader {
         let reads = plan.reads()?;
         if let Some(areas) = &mut self.areas {
             let records = &mut self.records;
-            return areas.feed(&reads, &mut |index, record| records.push(index, record));
+            return areas.feed(&reads, &mut |index, first, len| {
+                records.push(index, first, len)
+            });
         }
         self.preamble.feed(&reads)?;
         if let Some(preamble) = self.preamble.preamble()

@@ -7,7 +7,7 @@ use super::table::{
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::Exception;
-use crate::units::CowChunk;
+use crate::units::{CowChunk, OriginChunk};
 
 /// Checks records as they come and collects them.
 #[derive(Default)]
@@ -35,26 +35,43 @@ impl Records {
         }
     }
 
-    pub(crate) fn push(&mut self, index: u64, record: Exception) -> Result<()> {
-        let new = record.new.0;
-        if new < self.window.0 || new >= self.window.1 {
-            let Some(scan) = self.scan else { return Ok(()) };
-            self.window = scan.data_window(index, record)?;
+    /// Takes `len` records, from number `index` on, that go up by one on both sides.
+    #[inline]
+    pub(crate) fn push(&mut self, mut index: u64, first: Exception, len: u64) -> Result<()> {
+        let (mut old, mut new, mut left) = (first.old, first.new, len);
+        loop {
+            if new.0 < self.window.0 || new.0 >= self.window.1 {
+                let Some(scan) = self.scan else { return Ok(()) };
+                self.window = scan.data_window(index, Exception { old, new })?;
+            }
+            let here = left.min(self.window.1 - new.0);
+            self.push_legal(old, new, here);
+            left -= here;
+            if left == 0 {
+                return Ok(());
+            }
+            index += here;
+            (old, new) = (OriginChunk(old.0 + here), CowChunk(new.0 + here));
         }
-        if new != self.expected {
-            self.out_of_order(new);
+    }
+
+    /// The new chunks lie in the window.
+    #[inline]
+    fn push_legal(&mut self, old: OriginChunk, new: CowChunk, len: u64) {
+        if new.0 != self.expected {
+            self.out_of_order(new.0);
         }
-        self.expected = new + 1;
-        if self.expected == self.window.1 {
+        let end = new.0 + len;
+        self.expected = end;
+        if end == self.window.1 {
             self.expected += 1;
         }
-        self.highest_end = self.highest_end.max(new + 1);
-        if record.old.0 <= MAX_OLD_CHUNK {
-            self.builder.push(record.old, record.new);
-        } else {
-            self.strays.push(new);
+        self.highest_end = self.highest_end.max(end);
+        let strays = (old.0 + (len - 1)).saturating_sub(MAX_OLD_CHUNK).min(len);
+        if strays < len {
+            self.builder.push_run(old, new, len - strays);
         }
-        Ok(())
+        self.strays.extend(end - strays..end);
     }
 
     #[cold]

@@ -291,6 +291,7 @@ impl Store {
     ///
     /// # Errors
     /// [`ErrorKind::SnapshotInvalid`], or [`ErrorKind::OutOfBounds`] if `range` is empty or ends past the virtual size.
+    #[inline]
     pub fn map(&self, range: ByteRange) -> Result<Extent> {
         if self.state == State::Invalid {
             return Err(self.invalid_error());
@@ -316,6 +317,7 @@ impl Store {
     ///
     /// # Errors
     /// As [`Store::map`], and whatever forbids writing: [`ErrorKind::ReadOnly`], [`ErrorKind::Overflow`], [`ErrorKind::PreviousIo`].
+    #[inline]
     pub fn map_write(&self, range: ByteRange) -> Result<WriteExtent> {
         self.check_writable()?;
         self.check_bounds(range)?;
@@ -344,6 +346,7 @@ impl Store {
     }
 
     /// The run at the start of `range`, and how many bytes of its first chunk lie before `range`.
+    #[inline]
     fn lookup(&self, range: ByteRange) -> (Run, u64) {
         let chunk = self.chunk_size();
         let first = chunk.index_of(range.start);
@@ -352,12 +355,14 @@ impl Store {
         (run, chunk.offset_in_chunk(range.start))
     }
 
+    #[inline]
     fn bytes_of_run(&self, range: ByteRange, skipped: u64, chunks: u64) -> u64 {
         let bytes = chunks.saturating_mul(self.chunk_size().bytes());
         bytes.saturating_sub(skipped).min(range.len)
     }
 
     /// Mapped chunks were checked to lie inside the file when they were loaded or allocated.
+    #[inline]
     fn cow_offset(&self, new: u64) -> u64 {
         new << self.chunk_size().shift()
     }
@@ -376,6 +381,7 @@ impl Store {
     }
 
     /// How many of `len` mapped chunks from `first` on no merge is copying.
+    #[inline]
     fn unmerged_run(&self, first: u64, len: u64) -> u64 {
         if self.merging.is_empty() {
             return len;
@@ -387,40 +393,49 @@ impl Store {
         }
     }
 
+    #[inline]
     pub(crate) fn check_bounds(&self, range: ByteRange) -> Result<()> {
-        let inside = range
-            .start
-            .checked_add(range.len)
-            .is_some_and(|end| end <= self.virtual_size);
-        if inside && range.len > 0 {
-            return Ok(());
+        match range.start.checked_add(range.len) {
+            Some(end) if end <= self.virtual_size && range.len > 0 => Ok(()),
+            _ => Err(self.out_of_bounds(range)),
         }
-        let message = format!(
-            "{range} are not inside a disk of {} bytes",
-            self.virtual_size
-        );
-        Err(Error::new(ErrorKind::OutOfBounds, message))
     }
 
+    #[cold]
+    fn out_of_bounds(&self, range: ByteRange) -> Error {
+        let size = self.virtual_size;
+        let message = format!("{range} are not inside a disk of {size} bytes");
+        Error::new(ErrorKind::OutOfBounds, message)
+    }
+
+    #[inline]
     pub(crate) fn check_writable(&self) -> Result<()> {
         match self.state {
             State::Active | State::Merging | State::MergeFailed if self.writable => Ok(()),
-            State::Invalid => Err(self.invalid_error()),
-            State::Overflow => Err(Error::new(
-                ErrorKind::Overflow,
-                "the store is full and in mode PO: it takes no write until it is opened again",
-            )),
-            State::Failed => Err(Error::new(
-                ErrorKind::PreviousIo,
-                "a flush or a metadata write failed: open the image again to write",
-            )),
-            _ => Err(Error::new(
-                ErrorKind::ReadOnly,
-                "the image was opened read-only",
-            )),
+            _ => Err(self.not_writable()),
         }
     }
 
+    #[cold]
+    fn not_writable(&self) -> Error {
+        let (kind, message) = match self.state {
+            State::Invalid => return self.invalid_error(),
+            State::Overflow => (
+                ErrorKind::Overflow,
+                "the store is full and in mode PO: it takes no write until it is opened again",
+            ),
+            State::Failed => (
+                ErrorKind::PreviousIo,
+                "a flush or a metadata write failed: open the image again to write",
+            ),
+            State::Active | State::Merging | State::MergeFailed => {
+                (ErrorKind::ReadOnly, "the image was opened read-only")
+            }
+        };
+        Error::new(kind, message)
+    }
+
+    #[cold]
     pub(crate) fn invalid_error(&self) -> Error {
         Error::new(
             ErrorKind::SnapshotInvalid,

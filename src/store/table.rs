@@ -114,40 +114,44 @@ impl ExceptionTable {
     }
 
     /// What `old` begins: the run of exceptions or of unmapped chunks from there, at most `max_len` chunks of it.
+    #[inline]
     pub(crate) fn lookup_run(&self, old: OriginChunk, max_len: u64) -> Run {
         let old = old.0;
-        if let Some((_, node)) = self.node_at(old) {
-            let within = old % SEGMENT;
-            let (index, at) = node.find(within);
-            let entries = node
-                .leaves()
-                .get(index)
-                .map_or([].as_slice(), Leaf::entries);
-            let before = at.checked_sub(1).and_then(|index| entries.get(index));
-            if let Some(entry) = before.filter(|entry| within < entry.end()) {
-                let new = CowChunk(entry.new_chunk() + (within - entry.old()));
-                let len = entry.end() - within;
-                // Most questions end inside the entry; only longer ones need the neighbours.
-                let len = if len < max_len {
-                    self.joined_len(old)
-                } else {
-                    len
-                };
-                return Run::Mapped {
-                    new,
-                    len: len.min(max_len),
-                };
+        let Some((_, node)) = self.node_at(old) else {
+            return self.unmapped_from(old, max_len);
+        };
+        let within = old % SEGMENT;
+        let (index, at) = node.find(within);
+        let leaf = node.leaves().get(index);
+        let entries = leaf.map_or([].as_slice(), Leaf::entries);
+        let before = at.checked_sub(1).and_then(|index| entries.get(index));
+        if let Some(entry) = before
+            && within < entry.end()
+        {
+            let new = CowChunk(entry.new_chunk() + (within - entry.old()));
+            let mut len = entry.end() - within;
+            // Most questions end inside the entry; only longer ones need the neighbours.
+            if len < max_len {
+                len = self.joined_len(old);
             }
-            if let Some(next) = entries.get(at) {
-                return Run::Unmapped {
-                    len: max_len.min(next.old() - within),
-                };
-            }
+            let len = len.min(max_len);
+            return Run::Mapped { new, len };
         }
-        if max_len <= 1 {
-            return Run::Unmapped { len: max_len };
+        match entries.get(at) {
+            Some(next) => Run::Unmapped {
+                len: max_len.min(next.old() - within),
+            },
+            None => self.unmapped_from(old, max_len),
         }
-        let next = self.pieces_from(old).next();
+    }
+
+    /// What is asked for at the unmapped chunk `old`, where the next exception is in another leaf.
+    fn unmapped_from(&self, old: u64, max_len: u64) -> Run {
+        let next = if max_len > 1 {
+            self.pieces_from(old).next()
+        } else {
+            None
+        };
         let gap = next.map_or(max_len, |run| run.old.0 - old);
         Run::Unmapped {
             len: gap.min(max_len),
@@ -252,6 +256,7 @@ impl ExceptionTable {
     }
 
     /// Number of exceptions from `old` on that follow each other on both sides.
+    #[inline(never)]
     fn joined_len(&self, old: u64) -> u64 {
         self.iter_from(OriginChunk(old))
             .next()

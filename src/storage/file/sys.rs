@@ -75,6 +75,14 @@ pub(super) fn fallocate(file: &File, mode: c_int, offset: u64, len: u64) -> io::
     check(unsafe { libc::fallocate(file.as_raw_fd(), mode, offset, len) }).map(drop)
 }
 
+/// `posix_fadvise` with `POSIX_FADV_WILLNEED`: starts reading into the page cache. A failure makes nothing worse.
+pub(super) fn will_need(file: &File, offset: u64, len: u64) {
+    if let (Ok(offset), Ok(len)) = (file_offset(offset), file_offset(len)) {
+        // SAFETY: takes no pointers; the descriptor is open for as long as `file` is borrowed.
+        unsafe { libc::posix_fadvise(file.as_raw_fd(), offset, len, libc::POSIX_FADV_WILLNEED) };
+    }
+}
+
 /// `lseek` with `SEEK_DATA` or `SEEK_HOLE`. Moves the position of the descriptor.
 pub(super) fn seek(file: &File, offset: u64, whence: c_int) -> io::Result<u64> {
     let offset = file_offset(offset)?;

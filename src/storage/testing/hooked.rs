@@ -208,6 +208,10 @@ impl<H: Hook> Storage for Hooked<H> {
         self.simply(CallKinds::EXTENT, range, || self.inner.extent_at(offset))
     }
 
+    fn prefetch(&self, range: ByteRange) {
+        self.inner.prefetch(range);
+    }
+
     fn lock(&self, mode: LockMode) -> Result<()> {
         self.simply(CallKinds::LOCK, NOWHERE, || self.inner.lock(mode))
     }

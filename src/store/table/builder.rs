@@ -133,24 +133,25 @@ impl Default for TableBuilder {
 }
 
 impl TableBuilder {
-    /// Adds the next exception of the log. The same limits hold as for [`ExceptionTable::insert_run`].
+    /// Adds the next `len` exceptions of the log, which follow each other on both sides. The same limits hold as for
+    /// [`ExceptionTable::insert_run`].
     #[inline]
-    pub(crate) fn push(&mut self, old: OriginChunk, new: CowChunk) {
-        let len = self.len;
-        // An empty run is continued by nothing: `len - 1` is then too large.
-        let room = len.wrapping_sub(1) < ENTRY_LEN - 1;
-        if room && old.0 == self.old + len && new.0 == self.new + len {
-            self.len = len + 1;
+    pub(crate) fn push_run(&mut self, old: OriginChunk, new: CowChunk, len: u64) {
+        // An empty run is continued by nothing, since its length leaves no room.
+        let joined = self.len.wrapping_sub(1).saturating_add(len);
+        if joined < ENTRY_LEN && old.0 == self.old + self.len && new.0 == self.new + self.len {
+            self.len += len;
+        } else if len <= ENTRY_LEN {
+            self.start_run(old.0, new.0, len);
         } else {
-            self.start_run(old.0, new.0, 1);
+            self.start_runs(old.0, new.0, len);
         }
     }
 
-    /// Adds `len` exceptions that follow each other on both sides.
-    #[cfg(test)]
-    pub(crate) fn push_run(&mut self, old: OriginChunk, new: CowChunk, len: u64) {
+    #[cold]
+    fn start_runs(&mut self, old: u64, new: u64, len: u64) {
         for start in (0..len).step_by(ENTRY_LEN as usize) {
-            self.start_run(old.0 + start, new.0 + start, ENTRY_LEN.min(len - start));
+            self.start_run(old + start, new + start, ENTRY_LEN.min(len - start));
         }
     }
 
@@ -179,8 +180,7 @@ impl TableBuilder {
         (table, report)
     }
 
-    #[cold]
-    #[inline(never)]
+    #[inline]
     fn start_run(&mut self, old: u64, new: u64, len: u64) {
         debug_assert!(old + len <= MAX_OLD_CHUNK + 1 && new + len <= MAX_NEW_CHUNK + 1);
         self.olds_ascend &= old >= self.old + self.len;

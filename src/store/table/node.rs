@@ -126,9 +126,29 @@ impl Node {
     #[inline]
     fn index(&self, old: u32) -> usize {
         // What lies below the first key belongs to the first leaf, too.
-        self.keys
-            .partition_point(|&key| key <= old)
-            .saturating_sub(1)
+        self.keys_up_to(old).saturating_sub(1)
+    }
+
+    /// Number of keys up to `old`. Guessed first, since each key that is looked at may be another miss of the cache.
+    #[inline]
+    fn keys_up_to(&self, old: u32) -> usize {
+        /// Evenly scattered keys are rarely further from where they are expected.
+        const REACH: usize = 8;
+        let keys = self.keys.as_slice();
+        let (Some(&first), Some(&last)) = (keys.first(), keys.last()) else {
+            return 0;
+        };
+        let distance = u64::from(old.saturating_sub(first));
+        let span = u64::from(last - first).max(1);
+        let guess = (distance * keys.len() as u64 / span) as usize;
+        let from = guess.saturating_sub(REACH);
+        let window: Option<&[u32; 2 * REACH]> = keys.get(from..).and_then(<[u32]>::first_chunk);
+        match window {
+            Some(window) if window[0] <= old && old < window[2 * REACH - 1] => {
+                from + window.iter().filter(|&&key| key <= old).count()
+            }
+            _ => keys.partition_point(|&key| key <= old),
+        }
     }
 
     fn insert_leaf(&mut self, at: usize, key: u64, leaf: Leaf) -> Option<(u64, Node)> {

@@ -163,8 +163,8 @@ fn test_largest_numbers() {
         found
     );
     let mut builder = TableBuilder::default();
-    builder.push(OriginChunk(MAX_OLD_CHUNK), CowChunk(MAX_NEW_CHUNK));
-    builder.push(OriginChunk(0), CowChunk(2));
+    builder.push_run(OriginChunk(MAX_OLD_CHUNK), CowChunk(MAX_NEW_CHUNK), 1);
+    builder.push_run(OriginChunk(0), CowChunk(2), 1);
     assert_eq!(
         runs(&builder.finish().0),
         [(0, 2, 1), (MAX_OLD_CHUNK, MAX_NEW_CHUNK, 1)]
@@ -229,7 +229,7 @@ fn test_runs_stop_at_the_parts_of_leaves_and_nodes() {
     let in_node = in_leaf * node::NODE_LEAVES as u64;
     let mut builder = TableBuilder::default();
     for old in (0..in_node + 3 * in_leaf).step_by(2) {
-        builder.push(OriginChunk(old), CowChunk(old + 2));
+        builder.push_run(OriginChunk(old), CowChunk(old + 2), 1);
     }
     let (mut table, _) = builder.finish();
     for border in [in_leaf, in_node, in_node + in_leaf] {
@@ -301,7 +301,7 @@ fn test_builder_reports_duplicates_and_keeps_the_first() {
     let mut builder = TableBuilder::default();
     // The last two: the same exception once more, and the same old chunk elsewhere.
     for (old, new) in [(9, 30), (5, 2), (6, 3), (7, 4), (6, 3), (7, 40)] {
-        builder.push(OriginChunk(old), CowChunk(new));
+        builder.push_run(OriginChunk(old), CowChunk(new), 1);
     }
     let (table, report) = builder.finish();
     assert_eq!(runs(&table), [(5, 2, 3), (9, 30, 1)]);
@@ -358,7 +358,7 @@ fn test_builder_reports_shared_new_chunks() {
     for far in [40, 1 << 40] {
         let mut builder = TableBuilder::default();
         builder.push_run(OriginChunk(0), CowChunk(10), 5);
-        builder.push(OriginChunk(90), CowChunk(far));
+        builder.push_run(OriginChunk(90), CowChunk(far), 1);
         builder.push_run(OriginChunk(50), CowChunk(13), 5);
         let (table, report) = builder.finish();
         assert_eq!(table.len(), 11);
@@ -378,7 +378,7 @@ fn test_builder_reports_shared_new_chunks() {
 fn test_findings_are_counted_and_listed_up_to_a_limit() {
     let mut builder = TableBuilder::default();
     for new in 0..5000 {
-        builder.push(OriginChunk(7), CowChunk(2 + new));
+        builder.push_run(OriginChunk(7), CowChunk(2 + new), 1);
     }
     let (table, report) = builder.finish();
     assert_eq!(runs(&table), [(7, 2, 1)]);
@@ -455,7 +455,7 @@ proptest! {
                     Some(_) => conflicts += 1,
                 }
                 if single {
-                    builder.push(OriginChunk(old + i), CowChunk(new + i));
+                    builder.push_run(OriginChunk(old + i), CowChunk(new + i), 1);
                 }
             }
             if !single {
