@@ -7,6 +7,7 @@ use super::resize::check_size;
 use super::{Format, Image, names};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{Descriptor, IncompatibleFeatures};
+use crate::storage::Storage;
 
 /// What to change about an image's descriptor. What is not named stays.
 ///

@@ -7,6 +7,7 @@ use super::layer::Layer;
 use super::node::Node;
 use super::open::{load_store, open_file};
 use super::run;
+use super::tracked::Tracked;
 use crate::error::Result;
 use crate::storage::{LockMode, SharedStorage};
 use crate::store::{CheckReader, CheckReport, LoadOptions};
@@ -176,8 +177,9 @@ fn load_options(
 
 fn read_report(storage: &SharedStorage, options: &CheckOptions) -> Result<CheckReport> {
     let mut reader = CheckReader::new(load_options(storage, options, false)?)?;
+    let tracked = Tracked::new(Arc::clone(storage));
     while let Some(mut plan) = reader.next_plan()? {
-        run::run(&mut plan, storage, &Node::Zeros)?;
+        run::run(&mut plan, &tracked, &Node::Zeros)?;
         reader.finish_plan(plan)?;
     }
     reader.finish()

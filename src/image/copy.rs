@@ -1,5 +1,6 @@
 //! Copies between storages in bounded pieces, keeping holes.
 
+use super::tracked::Tracked;
 use crate::error::Result;
 use crate::storage::Storage;
 use crate::units::ByteRange;
@@ -10,15 +11,31 @@ pub(crate) const PIECE: u64 = 1 << 20;
 /// From this length on it pays to ask for holes and to let the operating system copy.
 pub(crate) const LONG_RUN: u64 = 64 << 10;
 
+/// Memory for copies, kept from one to the next: a merge makes thousands of short ones.
+#[derive(Debug, Default)]
+pub(crate) struct Scratch(Vec<u8>);
+
+impl Scratch {
+    /// A buffer of `len` bytes, at most [`PIECE`], with anything in it.
+    pub(crate) fn piece(&mut self, len: u64) -> &mut [u8] {
+        let len = len.min(PIECE) as usize;
+        if self.0.len() < len {
+            self.0.resize(len, 0);
+        }
+        &mut self.0[..len]
+    }
+}
+
 /// Copies `len` bytes. What is a hole in the source is not written if the target reads as zeros there, else zeroed.
 pub(crate) fn copy(
     (source, from): (&dyn Storage, u64),
-    (target, to): (&dyn Storage, u64),
+    (target, to): (&Tracked, u64),
     len: u64,
     target_is_zero: bool,
+    scratch: &mut Scratch,
 ) -> Result<()> {
     if len < LONG_RUN {
-        return copy_by_hand((source, from), (target, to), len);
+        return copy_by_hand((source, from), (target, to), len, scratch);
     }
     let mut done = 0;
     while done < len {
@@ -26,7 +43,7 @@ pub(crate) fn copy(
         // A storage that grew since says 0 at its old end.
         let part = extent.len.clamp(1, len - done);
         if extent.allocated || extent.len == 0 {
-            copy_data((source, from + done), (target, to + done), part)?;
+            copy_data((source, from + done), (target, to + done), part, scratch)?;
         } else if !target_is_zero {
             target.write_zeroes(ByteRange::new(to + done, part), true)?;
         }
@@ -37,24 +54,25 @@ pub(crate) fn copy(
 
 fn copy_data(
     (source, from): (&dyn Storage, u64),
-    (target, to): (&dyn Storage, u64),
+    (target, to): (&Tracked, u64),
     len: u64,
+    scratch: &mut Scratch,
 ) -> Result<()> {
-    if len >= LONG_RUN && source.try_copy_to(from, target, to, len)? {
+    if len >= LONG_RUN && target.try_copy_from(source, from, to, len)? {
         return Ok(());
     }
-    copy_by_hand((source, from), (target, to), len)
+    copy_by_hand((source, from), (target, to), len, scratch)
 }
 
 fn copy_by_hand(
     (source, from): (&dyn Storage, u64),
-    (target, to): (&dyn Storage, u64),
+    (target, to): (&Tracked, u64),
     len: u64,
+    scratch: &mut Scratch,
 ) -> Result<()> {
-    let mut buf = vec![0; len.min(PIECE) as usize];
     let mut done = 0;
     while done < len {
-        let piece = &mut buf[..(len - done).min(PIECE) as usize];
+        let piece = scratch.piece(len - done);
         source.read_at(piece, from + done)?;
         target.write_at(piece, to + done)?;
         done += piece.len() as u64;

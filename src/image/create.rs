@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::node::Node;
 use super::open::{load_store, open_file};
 use super::resize::check_size;
+use super::tracked::Tracked;
 use super::{CreateOptions, Format, Image, names, run};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{Descriptor, IncompatibleFeatures, Uuid};
@@ -82,7 +83,7 @@ pub(super) fn format_storage(storage: &SharedStorage, mut format: FormatOptions)
         if storage.is_growable() && storage.size()? > 0 {
             storage.set_size(0)?;
         }
-        run::run(&mut plan, storage, &Node::Zeros)?;
+        run::run(&mut plan, &Tracked::new(Arc::clone(storage)), &Node::Zeros)?;
         storage.flush()
     };
     run().map_err(|error| error.with_path(storage.name()))

@@ -1,9 +1,11 @@
 //! Discard and write zeroes.
 
+use super::copy::Scratch;
 use super::extents::{ExtentKind, Seen};
 use super::first_write::Span;
 use super::layer::Layer;
 use crate::error::Result;
+use crate::storage::Storage;
 use crate::store::WriteTarget;
 use crate::units::ByteRange;
 
@@ -76,11 +78,12 @@ impl Layer {
         if !(span.reads_zero && unmap) {
             self.cow.write_zeroes(zeros, unmap)?;
         }
+        let mut scratch = Scratch::default();
         for part in [span.head(), span.tail()] {
             if !part.is_empty() {
                 let to = span.cow_of(part.start);
                 self.origin
-                    .copy_out(part, &*self.cow, to, span.reads_zero)?;
+                    .copy_out(part, (&self.cow, to), span.reads_zero, &mut scratch)?;
             }
         }
         Ok(())

@@ -122,7 +122,7 @@ impl Layer {
         let (extent, _pin) = self.look_up(range)?;
         match extent.target {
             Target::Cow { offset } => {
-                Located::in_storage(&*self.cow, offset, extent.len, depth, seen)
+                Located::in_storage(&self.cow, offset, extent.len, depth, seen)
             }
             Target::Origin => {
                 let range = ByteRange::new(range.start, extent.len);
@@ -140,7 +140,7 @@ impl Node {
         match self {
             Node::Zeros => Ok(Located::nowhere(range.len, depth.saturating_sub(1))),
             _ if inside == 0 => Ok(Located::nowhere(range.len, depth)),
-            Node::Raw(raw) => Located::in_storage(&*raw.storage, part.start, inside, depth, seen),
+            Node::Raw(raw) => Located::in_storage(&raw.storage, part.start, inside, depth, seen),
             Node::Layer(layer) => layer.locate(part, depth, seen),
         }
     }

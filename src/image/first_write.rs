@@ -3,6 +3,7 @@
 use super::layer::Layer;
 use super::run;
 use crate::error::{Error, ErrorKind, Result};
+use crate::storage::Storage;
 use crate::store::{ExceptionId, NewException, Prepared};
 use crate::units::{ByteRange, ChunkSize, OriginChunk};
 

@@ -5,6 +5,7 @@ use std::sync::{Condvar, Mutex, PoisonError};
 
 use super::layer::Layer;
 use crate::error::{Error, Result};
+use crate::storage::Storage;
 use crate::store::Commit;
 
 /// Rounds of flushing. A caller is served by any round that began after it called; callers who come while a round runs share the next.
@@ -24,7 +25,7 @@ struct Rounds {
 }
 
 impl FlushRounds {
-    fn join(&self, round: impl FnOnce() -> Result<()>) -> Result<()> {
+    pub(crate) fn join(&self, round: impl FnOnce() -> Result<()>) -> Result<()> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let wanted = state.begun + 1;
         while state.running {

@@ -9,6 +9,7 @@ use super::layer::Layer;
 use super::open::MAX_DEPTH;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{Descriptor, Header};
+use crate::storage::Storage;
 use crate::store::{OverflowMode, State, Status, Usage};
 use crate::units::{ByteRange, ChunkSize, CowChunk, OriginChunk};
 

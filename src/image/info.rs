@@ -9,7 +9,7 @@ use super::open::{load_store, open_file};
 use super::{Format, Image};
 use crate::error::Result;
 use crate::format::{Descriptor, Header, Uuid};
-use crate::storage::SharedStorage;
+use crate::storage::{SharedStorage, Storage};
 use crate::store::{LoadOptions, State, Status, Store, Usage};
 use crate::units::ChunkSize;
 
@@ -115,10 +115,10 @@ fn inspect_file(storage: &SharedStorage, path: Option<&Path>) -> Result<ImageInf
         growable: storage.is_growable(),
         ..LoadOptions::default()
     };
-    facts(&load_store(storage, options)?, storage, path)
+    facts(&load_store(storage, options)?, &**storage, path)
 }
 
-fn facts(store: &Store, storage: &SharedStorage, path: Option<&Path>) -> Result<ImageInfo> {
+fn facts(store: &Store, storage: &dyn Storage, path: Option<&Path>) -> Result<ImageInfo> {
     Ok(ImageInfo {
         virtual_size: store.virtual_size(),
         chunk_size: store.chunk_size(),
@@ -134,7 +134,7 @@ fn facts(store: &Store, storage: &SharedStorage, path: Option<&Path>) -> Result<
     })
 }
 
-fn layer_info(store: &Store, storage: &SharedStorage, path: Option<&Path>) -> LayerInfo {
+fn layer_info(store: &Store, storage: &dyn Storage, path: Option<&Path>) -> LayerInfo {
     let descriptor = store.descriptor();
     LayerInfo {
         path: path.map(Path::to_path_buf),

@@ -8,8 +8,9 @@ use super::flush::FlushRounds;
 use super::node::Node;
 use super::run;
 use super::signal::Signal;
+use super::tracked::Tracked;
 use crate::error::{Error, ErrorKind, Result};
-use crate::storage::{LockMode, SharedStorage};
+use crate::storage::{LockMode, SharedStorage, Storage};
 use crate::store::{OverflowMode, Pin, Pins, Plan, Progress, Store};
 use crate::units::ChunkSize;
 
@@ -22,7 +23,7 @@ pub(crate) struct Layer {
     store: RwLock<Store>,
     pins: Arc<Pins>,
     pub(crate) chunk: ChunkSize,
-    pub(crate) cow: SharedStorage,
+    pub(crate) cow: Tracked,
     pub(crate) path: Option<PathBuf>,
     pub(crate) origin: Node,
     /// Something happened that those who were told to wait may wait for.
@@ -64,7 +65,7 @@ impl Layer {
             pins: Arc::clone(store.pins()),
             chunk: store.chunk_size(),
             store: RwLock::new(store),
-            cow,
+            cow: Tracked::new(cow),
             path,
             origin,
             changed: Signal::default(),

@@ -8,7 +8,7 @@ use super::handle::JobSlot;
 use super::layer::Layer;
 use super::node::Node;
 use crate::error::{Error, ErrorKind, Result};
-use crate::storage::LockMode;
+use crate::storage::{LockMode, Storage};
 use crate::store::{Plan, Progress, State, Step};
 
 /// How far a merge is.

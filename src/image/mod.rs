@@ -25,6 +25,7 @@ mod resize;
 mod run;
 mod signal;
 mod snapshot;
+mod tracked;
 mod write;
 
 pub use amend::Amend;

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::bufs::{total_mut, with_part_mut};
-use super::copy;
+use super::copy::{self, Scratch};
 use super::layer::Layer;
+use super::tracked::Tracked;
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::{LockMode, SharedStorage, Storage};
 use crate::units::ByteRange;
@@ -26,7 +27,7 @@ pub(crate) enum Node {
 /// A raw file or device at the bottom of a chain.
 #[derive(Debug)]
 pub(crate) struct RawOrigin {
-    pub(crate) storage: SharedStorage,
+    pub(crate) storage: Tracked,
     pub(crate) path: Option<PathBuf>,
     /// Its size. Our lock keeps others from changing it, so it need not be asked for at each read.
     size: AtomicU64,
@@ -38,7 +39,7 @@ impl RawOrigin {
     pub(crate) fn new(storage: SharedStorage, path: Option<PathBuf>) -> Result<RawOrigin> {
         let size = AtomicU64::new(storage.size()?);
         Ok(RawOrigin {
-            storage,
+            storage: Tracked::new(storage),
             path,
             size,
             failed: AtomicBool::new(false),
@@ -198,9 +199,9 @@ impl Node {
     pub(crate) fn copy_out(
         &self,
         range: ByteRange,
-        target: &dyn Storage,
-        to: u64,
+        (target, to): (&Tracked, u64),
         target_is_zero: bool,
+        scratch: &mut Scratch,
     ) -> Result<()> {
         let inside = self.end().saturating_sub(range.start).min(range.len);
         let part = ByteRange::new(range.start, inside);
@@ -208,10 +209,10 @@ impl Node {
             _ if inside == 0 => {}
             Node::Zeros => {}
             Node::Raw(raw) => {
-                let from = (&*raw.storage, part.start);
-                copy::copy(from, (target, to), inside, target_is_zero)?;
+                let from = (&raw.storage as &dyn Storage, part.start);
+                copy::copy(from, (target, to), inside, target_is_zero, scratch)?;
             }
-            Node::Layer(layer) => layer.copy_out(part, target, to, target_is_zero)?,
+            Node::Layer(layer) => layer.copy_out(part, (target, to), target_is_zero, scratch)?,
         }
         let rest = range.len - inside;
         if rest > 0 && !target_is_zero {

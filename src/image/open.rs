@@ -9,10 +9,11 @@ use super::layer::Layer;
 use super::names;
 use super::node::{Node, RawOrigin};
 use super::run;
+use super::tracked::Tracked;
 use super::{Format, Image, OpenOptions, OriginChoice};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{Descriptor, Uuid};
-use crate::storage::{FileOptions, LockMode, SharedStorage};
+use crate::storage::{FileOptions, LockMode, SharedStorage, Storage};
 use crate::store::{LoadOptions, Loader, State, Store};
 use crate::units::SECTOR_SIZE;
 
@@ -81,11 +82,12 @@ pub(super) fn open_file(path: &Path, writable: bool, direct: bool) -> Result<Sha
 pub(super) fn load_store(storage: &SharedStorage, options: LoadOptions) -> Result<Store> {
     let load = || {
         let mut loader = Loader::new(options)?;
+        let tracked = Tracked::new(Arc::clone(storage));
         while let Some(mut plan) = loader.next_plan()? {
             for range in loader.read_ahead() {
                 storage.prefetch(range);
             }
-            run::run(&mut plan, storage, &Node::Zeros)?;
+            run::run(&mut plan, &tracked, &Node::Zeros)?;
             loader.finish_plan(plan)?;
         }
         loader.finish()

@@ -3,8 +3,9 @@
 use std::io::IoSliceMut;
 
 use super::bufs::{total_mut, with_part_mut};
-use super::copy;
+use super::copy::{self, Scratch};
 use super::layer::{Layer, PinGuard};
+use super::tracked::Tracked;
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::Storage;
 use crate::store::{Extent, Target};
@@ -40,12 +41,7 @@ impl Layer {
     }
 
     #[inline]
-    fn read_extent(
-        &self,
-        bufs: &mut [IoSliceMut<'_>],
-        extent: Extent,
-        start: u64,
-    ) -> Result<()> {
+    fn read_extent(&self, bufs: &mut [IoSliceMut<'_>], extent: Extent, start: u64) -> Result<()> {
         match extent.target {
             Target::Cow { offset } => self.cow.read_vectored_at(bufs, offset),
             Target::Origin => self.origin.read(bufs, start),
@@ -73,9 +69,9 @@ impl Layer {
     pub(crate) fn copy_out(
         &self,
         range: ByteRange,
-        target: &dyn Storage,
-        to: u64,
+        (target, to): (&Tracked, u64),
         target_is_zero: bool,
+        scratch: &mut Scratch,
     ) -> Result<()> {
         let mut done = 0;
         while done < range.len {
@@ -85,15 +81,17 @@ impl Layer {
             match extent.target {
                 Target::Cow { offset } => {
                     copy::copy(
-                        (&*self.cow, offset),
+                        (&self.cow, offset),
                         (target, to),
                         extent.len,
                         target_is_zero,
+                        scratch,
                     )?;
                 }
                 Target::Origin => {
                     let part = ByteRange::new(rest.start, extent.len);
-                    self.origin.copy_out(part, target, to, target_is_zero)?;
+                    self.origin
+                        .copy_out(part, (target, to), target_is_zero, scratch)?;
                 }
             }
             done += extent.len;

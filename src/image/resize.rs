@@ -3,6 +3,7 @@
 use super::Image;
 use super::layer::Layer;
 use crate::error::{Error, ErrorKind, Result};
+use crate::storage::Storage;
 use crate::units::{MAX_FILE_SIZE, SECTOR_SIZE};
 
 impl Image {

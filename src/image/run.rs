@@ -2,16 +2,21 @@
 
 use std::io::{IoSlice, IoSliceMut};
 
-use super::copy::{self, LONG_RUN, PIECE};
+use super::copy::{self, LONG_RUN, Scratch};
 use super::node::Node;
+use super::tracked::Tracked;
 use crate::error::{Error, ErrorKind, Result};
-use crate::storage::{SharedStorage, Storage};
+use crate::storage::Storage;
 use crate::store::{Device, Plan, Step};
 use crate::units::ByteRange;
 
 /// Runs the steps of `plan` in order. What it reads is supplied to it.
-pub(crate) fn run(plan: &mut Plan, cow: &SharedStorage, origin: &Node) -> Result<()> {
-    let devices = Devices { cow, origin };
+pub(crate) fn run(plan: &mut Plan, cow: &Tracked, origin: &Node) -> Result<()> {
+    let mut devices = Devices {
+        cow,
+        origin,
+        scratch: Scratch::default(),
+    };
     for index in 0..plan.steps().len() {
         let Some(step) = plan.steps().get(index).cloned() else {
             break;
@@ -27,8 +32,9 @@ pub(crate) fn run(plan: &mut Plan, cow: &SharedStorage, origin: &Node) -> Result
 }
 
 struct Devices<'a> {
-    cow: &'a SharedStorage,
+    cow: &'a Tracked,
     origin: &'a Node,
+    scratch: Scratch,
 }
 
 impl Devices<'_> {
@@ -43,7 +49,7 @@ impl Devices<'_> {
         Ok(bytes)
     }
 
-    fn run(&self, step: &Step) -> Result<()> {
+    fn run(&mut self, step: &Step) -> Result<()> {
         match step {
             Step::Read { .. } => Ok(()),
             Step::Copy {
@@ -58,24 +64,24 @@ impl Devices<'_> {
             | Step::Discard { device, .. }
             | Step::SetSize { device, .. }
             | Step::Flush { device } => match device {
-                Device::Cow => run_on_cow(&**self.cow, step),
+                Device::Cow => run_on_cow(self.cow, step),
                 Device::Origin => run_on_origin(self.origin, step),
             },
         }
     }
 
-    fn copy(&self, from: (Device, u64), to: (Device, u64), len: u64) -> Result<()> {
-        let (cow, origin): (&dyn Storage, _) = (&**self.cow, self.origin);
+    fn copy(&mut self, from: (Device, u64), to: (Device, u64), len: u64) -> Result<()> {
+        let (cow, origin, scratch) = (self.cow, self.origin, &mut self.scratch);
         match (from, to) {
             ((Device::Cow, from), (Device::Cow, to)) => {
-                copy::copy((cow, from), (cow, to), len, false)
+                copy::copy((cow, from), (cow, to), len, false, scratch)
             }
             ((Device::Origin, from), (Device::Cow, to)) => {
-                origin.copy_out(ByteRange::new(from, len), cow, to, false)
+                origin.copy_out(ByteRange::new(from, len), (cow, to), false, scratch)
             }
             ((Device::Cow, from), (Device::Origin, to)) => match origin {
-                Node::Raw(raw) => copy::copy((cow, from), (&*raw.storage, to), len, false),
-                _ => copy_into(cow, from, origin, to, len),
+                Node::Raw(raw) => copy::copy((cow, from), (&raw.storage, to), len, false, scratch),
+                _ => copy_into((cow, from), (origin, to), len, scratch),
             },
             ((Device::Origin, _), (Device::Origin, _)) => Err(Error::new(
                 ErrorKind::Internal,
@@ -108,8 +114,12 @@ fn run_on_origin(origin: &Node, step: &Step) -> Result<()> {
 }
 
 /// Copies into a layer, through that layer's own way of writing.
-fn copy_into(cow: &dyn Storage, from: u64, origin: &Node, to: u64, len: u64) -> Result<()> {
-    let mut buf = zeroed(len.min(PIECE))?;
+fn copy_into(
+    (cow, from): (&dyn Storage, u64),
+    (origin, to): (&Node, u64),
+    len: u64,
+    scratch: &mut Scratch,
+) -> Result<()> {
     let mut done = 0;
     while done < len {
         let left = len - done;
@@ -127,7 +137,7 @@ fn copy_into(cow: &dyn Storage, from: u64, origin: &Node, to: u64, len: u64) -> 
             done += part;
             continue;
         }
-        let piece = &mut buf[..part.min(PIECE) as usize];
+        let piece = scratch.piece(part);
         cow.read_at(piece, from + done)?;
         origin.write(&[IoSlice::new(piece)], to + done)?;
         done += piece.len() as u64;

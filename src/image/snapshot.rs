@@ -12,7 +12,7 @@ use super::open::{MAX_DEPTH, load_store};
 use super::{Format, Image, names};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{Descriptor, IncompatibleFeatures};
-use crate::storage::{FileOptions, LockMode, SharedStorage};
+use crate::storage::{FileOptions, LockMode, SharedStorage, Storage};
 use crate::store::{FormatOptions, LoadOptions};
 use crate::units::ChunkSize;
 

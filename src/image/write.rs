@@ -3,9 +3,11 @@
 use std::io::{IoSlice, IoSliceMut};
 
 use super::bufs::{parts, total, with_part};
+use super::copy::Scratch;
 use super::first_write::Span;
 use super::layer::{Layer, PinGuard};
 use crate::error::Result;
+use crate::storage::Storage;
 use crate::store::{WriteExtent, WriteTarget};
 use crate::units::ByteRange;
 
@@ -107,11 +109,12 @@ impl Layer {
 
     /// The same for chunks too big to gather.
     fn fill_piecewise(&self, span: &Span, bufs: &[IoSlice<'_>]) -> Result<()> {
+        let mut scratch = Scratch::default();
         for part in [span.head(), span.tail()] {
             if !part.is_empty() {
                 let to = span.cow_of(part.start);
                 self.origin
-                    .copy_out(part, &*self.cow, to, span.reads_zero)?;
+                    .copy_out(part, (&self.cow, to), span.reads_zero, &mut scratch)?;
             }
         }
         self.cow
