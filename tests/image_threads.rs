@@ -201,9 +201,10 @@ fn test_flushes_at_one_time_share_their_work() {
         others.into_iter().for_each(|other| other.join().unwrap());
     });
     let flushes = counted.calls(CallKinds::FLUSH);
-    // Two for the first, two for all the others that came in time; whoever came late makes a round more.
+    // Two for the first, of which the second covers the others' data; one for the records of all that came in time; whoever came late
+    // makes a round more.
     assert!(
-        (4..=10).contains(&flushes),
+        (3..=10).contains(&flushes),
         "{flushes} flushes for 9 callers"
     );
 }
