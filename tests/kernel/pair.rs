@@ -207,27 +207,36 @@ impl Pair {
         image.write(place, range.start).unwrap();
     }
 
-    /// Writes from four threads at once, each into parts of its own, some of them in one chunk.
-    pub(crate) fn write_by_threads(&mut self, image: &Image, rounds: usize) {
-        let quarter = self.model.len() / 4 + 1;
-        let seed = self.random.below(u64::MAX);
+    /// Writes from four threads at once. Their pieces take turns, so that they meet in every chunk.
+    pub(crate) fn write_by_threads(&mut self, image: &Image, bytes: u8) {
+        const PIECE: usize = 700;
+        let (seed, size) = (self.random.below(u64::MAX), self.model.len());
+        let pieces = size.div_ceil(PIECE);
+        // Some chunks stay as they are.
+        let chosen = |piece: &usize| Random(seed ^ (*piece as u64 / 64)).below(3) > 0;
+        let chosen: Vec<usize> = (0..pieces).filter(chosen).collect();
+        let piece = |number: usize| {
+            let start = number * PIECE;
+            (start, vec![bytes ^ number as u8; PIECE.min(size - start)])
+        };
         thread::scope(|scope| {
-            for (number, part) in self.model.chunks_mut(quarter).enumerate() {
+            for own in 0..4 {
+                let chosen = &chosen;
                 scope.spawn(move || {
-                    let mut random = Random(seed.wrapping_add(number as u64));
-                    for round in 0..rounds {
-                        let len = 1 + random.below(part.len().min(9000) as u64) as usize;
-                        let at = random.below((part.len() - len + 1) as u64) as usize;
-                        part[at..at + len].fill(round as u8 * 4 + number as u8);
-                        let offset = (number * quarter + at) as u64;
-                        image.write(&part[at..at + len], offset).unwrap();
-                        if random.below(5) == 0 {
+                    for &number in chosen.iter().filter(|number| *number % 4 == own) {
+                        let (start, content) = piece(number);
+                        image.write(&content, start as u64).unwrap();
+                        if number % 50 == 0 {
                             image.flush().unwrap();
                         }
                     }
                 });
             }
         });
+        for &number in &chosen {
+            let (start, content) = piece(number);
+            self.model[start..start + content.len()].copy_from_slice(&content);
+        }
     }
 
     fn discard(&mut self, image: &Image, range: ByteRange) {

@@ -265,8 +265,13 @@ fn others() -> Vec<Case> {
             cow[slot..slot + 16]
                 .copy_from_slice(&[[7, 0, 0, 0, 0, 0, 0, 0], [3, 0, 0, 0, 0, 0, 0, 0]].concat());
             fs::write(&pair.cow, &cow).unwrap();
-            pair.theirs(desk, |pair| pair.kernel_writes(1));
-            pair.theirs(desk, |pair| pair.kernel_writes(2));
+            // One exception, just before the slot.
+            pair.theirs(desk, |pair| {
+                let written = pattern::sectors(PATTERN_SEED, 5, 1);
+                pair.model_of(ByteRange::new(500 * SECTOR, SECTOR))
+                    .copy_from_slice(&written);
+                "put s 500 1 5".into()
+            });
         }),
         Case::new("emptied", |desk| {
             let mut pair = Pair::create(desk, 1000, 8);
@@ -340,12 +345,12 @@ fn ways() -> Vec<Case> {
             pair.theirs_merged(desk, |pair| pair.kernel_writes(2));
         })
     });
-    let threads = [1, 8].map(|sectors| {
+    let threads = [1, 8, 64].map(|sectors| {
         Case::new(format!("by threads, {sectors}"), move |desk| {
             let mut pair = Pair::create(desk, 2803, sectors);
-            pair.ours(|pair, image| pair.write_by_threads(image, 30));
+            pair.ours(|pair, image| pair.write_by_threads(image, 0));
             pair.theirs(desk, |pair| pair.kernel_writes(4));
-            pair.ours(|pair, image| pair.write_by_threads(image, 15));
+            pair.ours(|pair, image| pair.write_by_threads(image, 0x5a));
             pair.theirs_merged(desk, |pair| pair.kernel_writes(2));
         })
     });
