@@ -6,6 +6,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
+mod crashes;
 mod foreign;
 #[path = "../common/golden.rs"]
 mod golden;
@@ -153,6 +154,7 @@ fn we_and_the_kernel_take_turns() {
     cases.extend(limits::all());
     cases.extend(merges::all());
     cases.extend(layers::all());
+    cases.extend(crashes::all());
     cases.extend(foreign::continued());
     cases.extend(foreign::twins());
     together::run(cases);

@@ -96,7 +96,8 @@ impl Pair {
         pair
     }
 
-    fn plan(desk: &Desk<'_>, origin_sectors: u64, chunk_sectors: u32) -> Self {
+    /// Only the origin, and the names of both files.
+    pub(crate) fn plan(desk: &Desk<'_>, origin_sectors: u64, chunk_sectors: u32) -> Self {
         let origin = desk.directory.join("origin");
         let model = pattern::sectors(0x0b5e, 0, origin_sectors);
         fs::write(&origin, &model).unwrap();
