@@ -56,7 +56,12 @@ fn power_cut(desk: &Desk<'_>, sectors: u32, merging: bool, seed: u64) {
     let last = recorder.position();
     drop(image);
 
-    let position = first + random.below((last - first) as u64 + 1) as usize;
+    // A merge copies most of the time; what it does at the end matters as much.
+    let window = match random.below(2) {
+        0 => last - first,
+        _ => (last - first).min(8),
+    };
+    let position = last - random.below(window as u64 + 1) as usize;
     let cut = recorder.sample(position, random.below(u64::MAX));
     let left = recorder.rebuild(&cut).unwrap();
     fs::write(&pair.cow, left[0].to_vec()).unwrap();
