@@ -20,7 +20,7 @@ pub(crate) fn all() -> Vec<Case> {
         let what = if merging { "merge" } else { "writes" };
         let name = format!("power cut in {what}, {sectors} sectors, {}", seed + number);
         Case::new(name, move |desk| {
-            power_cut(desk, sectors, merging, seed + number)
+            power_cut(desk, sectors, merging, seed + number);
         })
     });
     cases.collect()
