@@ -119,7 +119,7 @@ fn test_bytes_for_an_exception() {
         measured(|| ExceptionTable::from_log(random().map(|(old, i)| (old, data_chunk(i)))));
     assert!(held <= 13 * count, "loading random ones: {held} bytes");
     assert!(
-        peak <= 30 * count,
+        peak <= 20 * count,
         "loading random ones: {peak} bytes for a while"
     );
     assert_honest(&table, held);
@@ -129,7 +129,7 @@ fn test_bytes_for_an_exception() {
         measured(|| ExceptionTable::from_log(random().map(|(old, i)| (old, 2 + COUNT - i))));
     assert!(held <= 13 * count, "loading descending ones: {held} bytes");
     assert!(
-        peak <= 42 * count,
+        peak <= 20 * count,
         "loading descending ones: {peak} bytes for a while"
     );
     assert_honest(&table, held);

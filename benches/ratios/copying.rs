@@ -24,8 +24,7 @@ const MERGED: u64 = 512 * MIB;
 
 pub(crate) fn run(table: &mut Table) {
     let merges = [MERGE_RANDOM, MERGE_RUNS];
-    let heading =
-        "Merge, against pread + pwrite of the same bytes in the order of the origin, fdatasync";
+    let heading = "Merge, against pread + pwrite of the same bytes in the order of the origin, fdatasync, ftruncate";
     if table.section(heading, &merges) {
         let mut random = Random::new(3);
         let mut chunks = random.permutation(GIB / CHUNK);
@@ -84,7 +83,7 @@ fn merge(table: &mut Table, name: &str, chunks: &[u64]) {
     );
 }
 
-/// What a plain program would do that knows where everything is.
+/// What a plain program would do that knows where everything is, and gives the space back as a merge does.
 fn copy_runs(cow: &Path, origin: &Path, runs: &[(OriginChunk, CowChunk, u64)]) -> Duration {
     let (cow, origin) = (open_raw(cow, false), open_raw(origin, false));
     let mut buf = vec![0; MIB as usize];
@@ -98,6 +97,8 @@ fn copy_runs(cow: &Path, origin: &Path, runs: &[(OriginChunk, CowChunk, u64)]) -
             }
         }
         origin.sync_data().expect("sync");
+        cow.set_len(0).expect("cut");
+        cow.sync_data().expect("sync");
     })
 }
 

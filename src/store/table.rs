@@ -7,6 +7,7 @@
 mod builder;
 mod leaf;
 mod node;
+mod pieces;
 
 use std::collections::BTreeMap;
 use std::collections::btree_map;

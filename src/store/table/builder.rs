@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::leaf::{ENTRY_LEN, Entry, LEAF_ENTRIES, Leaf};
 use super::node::Node;
+use super::pieces::{Piece, Pieces, sort_by_old};
 use super::{ExceptionTable, MAX_NEW_CHUNK, MAX_OLD_CHUNK, SEGMENT, segment_start};
 use crate::format::Exception;
 use crate::units::{CowChunk, OriginChunk};
@@ -69,45 +70,11 @@ pub(crate) struct BuildReport {
     pub(crate) shared: Findings<SharedChunk>,
 }
 
-/// Exceptions in the order of the log, at most one run to an entry of 16 bytes.
-#[derive(Clone, Copy, Debug)]
-struct Piece {
-    old: u64,
-    /// The new chunk in the upper 48 bits, the length in the others.
-    new_and_len: u64,
-}
-
-impl Piece {
-    fn new(old: u64, new: u64, len: u64) -> Piece {
-        Piece {
-            old,
-            new_and_len: new << 16 | len,
-        }
-    }
-
-    fn new_chunk(self) -> u64 {
-        self.new_and_len >> 16
-    }
-
-    fn len(self) -> u64 {
-        self.new_and_len & ENTRY_LEN
-    }
-
-    fn end(self) -> u64 {
-        self.old + self.len()
-    }
-
-    /// Its exceptions as old chunk, `place`, new chunk.
-    fn singles(self, place: u64) -> impl Iterator<Item = (u64, u64, u64)> {
-        (0..self.len()).map(move |i| (self.old + i, place, self.new_chunk() + i))
-    }
-}
-
-/// Takes exceptions in the order of the log and makes an [`ExceptionTable`] of them. Needs 16 bytes a run, 40 while it sorts a log whose
-/// new chunks do not ascend.
+/// Takes exceptions in the order of the log and makes an [`ExceptionTable`] of them. Needs 16 bytes a run, and some
+/// megabytes to sort with.
 #[derive(Debug)]
 pub(crate) struct TableBuilder {
-    pieces: Vec<Piece>,
+    pieces: Pieces,
     /// The run that still grows; without one the length is 0.
     old: u64,
     new: u64,
@@ -120,9 +87,8 @@ pub(crate) struct TableBuilder {
 
 impl Default for TableBuilder {
     fn default() -> TableBuilder {
-        let pieces = Vec::new();
         TableBuilder {
-            pieces,
+            pieces: Pieces::default(),
             old: 0,
             new: 0,
             len: 0,
@@ -159,22 +125,28 @@ impl TableBuilder {
     pub(crate) fn finish(mut self) -> (ExceptionTable, BuildReport) {
         self.end_run();
         let mut report = BuildReport::default();
-        let mut pieces = std::mem::take(&mut self.pieces);
         let mut assembly = Assembly::default();
+        let (olds_ascend, news_ascend) = (self.olds_ascend, self.news_ascend);
+        let (mut spare, mut placed) = (Vec::new(), Vec::new());
         // The order of equal old chunks does not matter here: those are sorted out below, by their places in the log.
-        if self.olds_ascend {
-            pieces.into_iter().for_each(|piece| assembly.append(piece));
-        } else if self.news_ascend {
-            pieces.sort_unstable_by_key(|piece| piece.old);
-            let placed = pieces.into_iter().map(|piece| (piece, piece.new_chunk()));
-            resolve(placed, &mut assembly, &mut report);
-        } else {
-            let mut placed: Vec<(Piece, u64)> = pieces.into_iter().zip(0..).collect();
-            placed.sort_unstable_by_key(|(piece, _)| piece.old);
-            resolve(placed.into_iter(), &mut assembly, &mut report);
-        }
+        self.pieces.for_each_part(|part| {
+            if olds_ascend {
+                part.iter().for_each(|piece| assembly.append(*piece));
+            } else if news_ascend {
+                sort_by_old(part, &mut spare);
+                let placed = part.iter().map(|piece| (*piece, piece.new_chunk()));
+                resolve(placed, &mut assembly, &mut report);
+            } else {
+                placed.clear();
+                placed.extend(part.iter().copied().zip(0u64..));
+                placed.sort_unstable_by_key(|(piece, _): &(Piece, u64)| piece.old);
+                resolve(placed.iter().copied(), &mut assembly, &mut report);
+            }
+        });
+        // They may be larger than the table that is left.
+        drop((spare, placed));
         let table = assembly.finish();
-        if !self.news_ascend {
+        if !news_ascend {
             find_shared(&table, &mut report.shared);
         }
         (table, report)
