@@ -1,5 +1,7 @@
 //! Cases of several layers.
 
+use std::path::Path;
+
 use dmsnap::{ChunkSize, Image, OpenOptions, OriginChoice};
 
 use crate::library::{self, sha256};
@@ -64,12 +66,15 @@ fn two_layers(desk: &Desk<'_>) {
     );
     assert_eq!(image.status().to_string(), outcome.field("after"));
     image.close().unwrap();
+    merge_upper(desk, &pair, &top);
+}
 
-    // The kernel merges the upper layer into the device that the lower one is.
+/// The kernel merges the upper layer into the device that the lower one is.
+fn merge_upper(desk: &Desk<'_>, pair: &Pair, top: &Path) {
     let merge = "merge t s $top PO 32; field merged \"$(wait_merge t)\"; detach t";
     let scenario = pair
         .scenario()
-        .disk("top", &top)
+        .disk("top", top)
         .script(&pair.attach(true))
         .script(merge)
         .script("field view $(hash s); field status \"$(status s)\"");

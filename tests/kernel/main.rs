@@ -6,6 +6,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
+mod changes;
 mod crashes;
 mod foreign;
 #[path = "../common/golden.rs"]
@@ -151,6 +152,7 @@ fn the_reference_reader_agrees_with_the_kernel() {
 #[test]
 fn we_and_the_kernel_take_turns() {
     let mut cases = turns::all();
+    cases.extend(changes::all());
     cases.extend(limits::all());
     cases.extend(merges::all());
     cases.extend(layers::all());
