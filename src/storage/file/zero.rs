@@ -12,6 +12,10 @@ use crate::units::ByteRange;
 
 const PUNCH: i32 = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
 
+/// Up to so many bytes the page cache takes zeros as it takes data: a call costs more, and where it allocates space of its own for a metadata
+/// area, the file system can no more keep the data on both sides of it together.
+const WRITTEN: u64 = 64 << 10;
+
 /// Whether a refusal means "not here" rather than "it went wrong".
 fn is_missing(error: &io::Error) -> bool {
     matches!(
@@ -55,6 +59,9 @@ impl FileStorage {
     }
 
     fn zero_file(&self, handles: &Handles, range: ByteRange, unmap: bool) -> Result<()> {
+        if !unmap && self.direct.is_none() && range.len <= WRITTEN {
+            return zeros::write(self, range);
+        }
         if unmap && !self.missing.punch_hole.load(Ordering::Relaxed) {
             // A byte at the end grows the file. Setting a size could cut what another thread has appended meanwhile.
             if range.end() > self.size()? {

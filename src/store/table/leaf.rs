@@ -116,20 +116,21 @@ impl Leaf {
         let distance = u64::from(old.saturating_sub(low));
         let span = u64::from(high.saturating_sub(low)).max(1);
         let guess = (distance * entries.len() as u64 / span) as usize;
-        let from = guess.saturating_sub(REACH);
-        let to = guess.saturating_add(REACH);
-        // The answer lies in the window if the entry before it starts at or before `old`, and its last one behind.
-        let (left, right) = (
-            from == 0 || entries.get(from - 1).is_some_and(starts_before),
-            entries.get(to).is_none_or(|entry| !starts_before(entry)),
-        );
-        match entries.get(from..to.min(entries.len())) {
-            // Counted one by one: memory is slower than the comparisons, and so the whole window is fetched at once.
-            Some(window) if left && right => {
-                from + window.iter().filter(|entry| starts_before(entry)).count()
+        // Step by step from there: what a large table costs is the cache lines that are touched, and a neighbour is mostly in the same.
+        let (before, behind) = entries.split_at(guess.min(entries.len()));
+        let up = behind.iter().take(REACH).take_while(|e| starts_before(e));
+        match up.count() {
+            0 => {
+                let down = before.iter().rev().take(REACH);
+                let steps = down.take_while(|e| !starts_before(e)).count();
+                if steps < REACH {
+                    return before.len() - steps;
+                }
             }
-            _ => entries.partition_point(starts_before),
+            steps if steps < REACH => return before.len() + steps,
+            _ => {}
         }
+        entries.partition_point(starts_before)
     }
 
     /// Adds at `at`, its [`position`](Leaf::position), a run that overlaps no other, joined to its neighbours where it continues them.
