@@ -1,5 +1,7 @@
 //! Copies between storages in bounded pieces, keeping holes.
 
+use std::cell::Cell;
+
 use super::tracked::Tracked;
 use crate::error::Result;
 use crate::storage::Storage;
@@ -15,7 +17,20 @@ pub(crate) const LONG_RUN: u64 = 64 << 10;
 #[derive(Debug, Default)]
 pub(crate) struct Scratch(Vec<u8>);
 
+thread_local! {
+    static OF_THREAD: Cell<Scratch> = Cell::default();
+}
+
 impl Scratch {
+    /// Runs `work` with the memory that this thread keeps, for copies that are too small to get some each. Use little of it.
+    pub(crate) fn of_thread<R>(work: impl FnOnce(&mut Scratch) -> R) -> R {
+        // Taken out meanwhile: a host's callback may come back to another image.
+        let mut scratch = OF_THREAD.take();
+        let result = work(&mut scratch);
+        OF_THREAD.set(scratch);
+        result
+    }
+
     /// A buffer of `len` bytes, at most [`PIECE`], with anything in it.
     pub(crate) fn piece(&mut self, len: u64) -> &mut [u8] {
         let len = len.min(PIECE) as usize;

@@ -14,6 +14,9 @@ use crate::units::ByteRange;
 /// A copied head and tail up to this size are gathered in memory, so that the chunks are written at once.
 const MAX_GATHERED: u64 = 256 << 10;
 
+/// Data up to this size is copied rather than read around.
+const MAX_OVERLAID: u64 = 16 << 10;
+
 impl Layer {
     /// Where the first bytes of `range` go, and a pin on that. Waits until there is such a place.
     #[inline]
@@ -78,27 +81,73 @@ impl Layer {
         if head.len + tail.len > MAX_GATHERED {
             return self.fill_piecewise(span, bufs);
         }
-        let end = self.origin.end();
         // Zeros that are there already need not be written.
-        let skip_head = span.reads_zero && head.start >= end;
-        let skip_tail = span.reads_zero && tail.start >= end;
-        let head_len = if skip_head { 0 } else { head.len as usize };
-        let tail_len = if skip_tail { 0 } else { tail.len as usize };
-        let mut copied = vec![0; head_len + tail_len];
-        let (head_buf, tail_buf) = copied.split_at_mut(head_len);
-        if head_len > 0 && head.start < end {
-            self.origin
-                .read(&mut [IoSliceMut::new(head_buf)], head.start)?;
+        let end = self.origin.end();
+        let is_there = |part: ByteRange| span.reads_zero && part.start >= end;
+        let head_len = if is_there(head) { 0 } else { head.len };
+        let tail_len = if is_there(tail) { 0 } else { tail.len };
+        if head_len + tail_len == 0 {
+            let start = span.cow_of(span.data.start);
+            return self.cow.write_vectored_at(bufs, start);
         }
-        if tail_len > 0 && tail.start < end {
-            self.origin
-                .read(&mut [IoSliceMut::new(tail_buf)], tail.start)?;
-        }
-        let start = if skip_head {
-            span.cow_of(span.data.start)
-        } else {
-            span.cow_offset
+        let head = ByteRange::new(span.data.start - head_len, head_len);
+        let tail = ByteRange::new(tail.start, tail_len);
+        Scratch::of_thread(|memory| {
+            if span.data.len <= MAX_OVERLAID {
+                self.fill_overlaid(span, bufs, (head, tail), memory)
+            } else {
+                self.fill_gathered(span, bufs, (head, tail), memory)
+            }
+        })
+    }
+
+    /// Puts everything together in memory and writes it at once. Where the data lies inside, it is read around in one piece: the bytes that are
+    /// read in vain cost less than another call.
+    fn fill_overlaid(
+        &self,
+        span: &Span,
+        bufs: &[IoSlice<'_>],
+        (head, tail): (ByteRange, ByteRange),
+        memory: &mut Scratch,
+    ) -> Result<()> {
+        let whole = ByteRange::new(head.start, head.len + span.data.len + tail.len);
+        let content = memory.piece(whole.len);
+        let read = match (head.is_empty(), tail.is_empty()) {
+            (false, false) => whole,
+            (false, true) => head,
+            (true, _) => tail,
         };
+        let within = |part: ByteRange| {
+            let start = (part.start - whole.start) as usize;
+            start..start + part.len as usize
+        };
+        let into = &mut content[within(read)];
+        self.origin.read(&mut [IoSliceMut::new(into)], read.start)?;
+        let mut at = within(span.data).start;
+        for buf in bufs {
+            content[at..at + buf.len()].copy_from_slice(buf);
+            at += buf.len();
+        }
+        let start = span.cow_of(whole.start);
+        self.cow.write_vectored_at(&[IoSlice::new(content)], start)
+    }
+
+    /// Writes the data in place, between what is read of the origin.
+    fn fill_gathered(
+        &self,
+        span: &Span,
+        bufs: &[IoSlice<'_>],
+        (head, tail): (ByteRange, ByteRange),
+        memory: &mut Scratch,
+    ) -> Result<()> {
+        let copied = memory.piece(head.len + tail.len);
+        let (head_buf, tail_buf) = copied.split_at_mut(head.len as usize);
+        for (part, buf) in [(head, &mut *head_buf), (tail, &mut *tail_buf)] {
+            if !part.is_empty() {
+                self.origin.read(&mut [IoSliceMut::new(buf)], part.start)?;
+            }
+        }
+        let start = span.cow_of(span.data.start) - head.len;
         let mut all = Vec::with_capacity(bufs.len() + 2);
         all.push(IoSlice::new(head_buf));
         all.extend(parts(bufs, 0, span.data.len));
