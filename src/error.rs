@@ -103,7 +103,7 @@ impl ErrorKind {
             ErrorKind::Permission => "permission denied",
             ErrorKind::OriginRefused => "origin not allowed",
             ErrorKind::OriginMismatch => "origin does not match",
-            ErrorKind::ChainTooDeep => "chain of origins too deep",
+            ErrorKind::ChainTooDeep => "impossible chain of origins",
             ErrorKind::Deadlock => "would deadlock",
             ErrorKind::Cancelled => "cancelled",
             ErrorKind::NoMemory => "out of memory",
@@ -172,6 +172,14 @@ impl Error {
         self
     }
 
+    /// Tells it as something that another file is about; the cause stays.
+    pub(crate) fn seen_from(mut self, path: impl Into<String>, message: String) -> Error {
+        self.0.path = Some(path.into());
+        self.0.message = message;
+        self.0.operation = None;
+        self
+    }
+
     /// Changes the kind and keeps place and cause, for callers who know better what a failure means.
     #[must_use]
     pub fn with_kind(mut self, kind: ErrorKind) -> Error {
@@ -191,6 +199,11 @@ impl Error {
             Some(code) if kind_of_errno(Some(code), io::ErrorKind::Other) == self.0.kind => code,
             _ => self.0.kind.errno(),
         }
+    }
+
+    /// What was found and what was expected, without kind and place; empty where the operating system said all there is to say.
+    pub fn message(&self) -> &str {
+        &self.0.message
     }
 
     /// The file, where known.
@@ -231,12 +244,15 @@ impl fmt::Display for Error {
         if let Some(path) = &inner.path {
             write!(f, "{path}: ")?;
         }
-        write!(f, "{}", inner.kind)?;
-        if let Some(operation) = inner.operation {
-            write!(f, " in {operation}")?;
+        match inner.operation {
+            Some(operation) => write!(f, "cannot {operation}")?,
+            None => write!(f, "{}", inner.kind)?,
         }
         if let Some(offset) = inner.offset {
             write!(f, " at offset {offset}")?;
+        }
+        if inner.operation.is_some() {
+            write!(f, ": {}", inner.kind)?;
         }
         if !inner.message.is_empty() {
             write!(f, ": {}", inner.message)?;
@@ -284,7 +300,7 @@ mod tests {
         assert_eq!(error.kind(), ErrorKind::NoSpace);
         let text = error.to_string();
         assert!(
-            text.starts_with("layer.cow: no space left in write at offset 4096: "),
+            text.starts_with("layer.cow: cannot write at offset 4096: no space left: "),
             "{text}"
         );
         assert_eq!(error.duplicate().to_string(), text);

@@ -3,6 +3,8 @@
 //! Two slots are written alternately, so a torn write leaves the older one. Nothing in it can be made false by a kernel that
 //! writes to the store.
 
+use std::fmt;
+
 use bitflags::bitflags;
 
 use super::{Uuid, array_at};
@@ -63,6 +65,31 @@ pub struct Descriptor {
     pub origin_name: Option<String>,
     /// Name of the origin's format.
     pub origin_format: Option<String>,
+}
+
+/// A slot that was written and is no good any more. `Display` says which, where and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SlotDamage {
+    /// Which slot: 1 or 2.
+    pub slot: usize,
+    /// Byte in the file at which it starts.
+    pub offset: u64,
+    /// What is wrong with it.
+    pub reason: String,
+}
+
+impl fmt::Display for SlotDamage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let SlotDamage {
+            slot,
+            offset,
+            reason,
+        } = self;
+        write!(
+            f,
+            "slot {slot} of the image descriptor, at offset {offset}, is damaged: {reason}"
+        )
+    }
 }
 
 /// What one slot holds.
@@ -127,6 +154,12 @@ impl Descriptor {
         Ok(slot)
     }
 
+    /// Bytes of the record, names included.
+    pub(crate) fn encoded_len(&self) -> usize {
+        let len = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+        STRINGS_OFFSET + len(&self.origin_name) + len(&self.origin_format)
+    }
+
     /// Reads one slot. Nothing in it is used before it was checked.
     pub fn decode(slot: &[u8]) -> SlotState {
         if !slot.starts_with(&DESCRIPTOR_MAGIC) {
@@ -162,6 +195,32 @@ impl Descriptor {
             // Not reached: a good record wins over an empty slot.
             (SlotState::Empty, _) => Ok(None),
         }
+    }
+
+    /// The slots that are neither blank nor good; `bases` are the bytes of the file at which they start. A slot is blank if its first sector
+    /// is: that one is written last and never torn, so what is found here is damage, not the trace of a power cut.
+    pub fn damage(slots: [&[u8]; 2], bases: [u64; 2]) -> Vec<SlotDamage> {
+        let number = [1, 2];
+        let all = number.into_iter().zip(slots).zip(bases);
+        all.filter_map(|((slot, bytes), offset)| {
+            let reason = match Descriptor::decode(bytes) {
+                SlotState::Valid(_) | SlotState::Unsupported(..) => return None,
+                SlotState::Torn(reason) => reason,
+                SlotState::Empty => {
+                    let first = bytes.get(..SECTOR_SIZE as usize).unwrap_or(bytes);
+                    if first.iter().all(|byte| *byte == 0) {
+                        return None;
+                    }
+                    "neither blank nor with the magic DMSNAPim".to_owned()
+                }
+            };
+            Some(SlotDamage {
+                slot,
+                offset,
+                reason,
+            })
+        })
+        .collect()
     }
 
     /// What both sides demand of the values, with the reason if one does not hold.

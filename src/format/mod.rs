@@ -10,7 +10,7 @@ mod uuid;
 pub use area::Geometry;
 pub use descriptor::{
     DESCRIPTOR_MAGIC, DESCRIPTOR_SLOT_SIZE, Descriptor, IncompatibleFeatures, MAX_ORIGIN_NAME,
-    SlotState,
+    SlotDamage, SlotState,
 };
 pub use exception::Exception;
 pub use header::{DISK_VERSION, HEADER_SIZE, Header, HeaderState, SNAP_MAGIC};

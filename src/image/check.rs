@@ -258,6 +258,11 @@ fn repair_records(storage: &SharedStorage, options: &CheckOptions) -> Result<()>
     let store = load_store(storage, load_options(storage, options, true)?)?;
     let layer = Layer::new(store, Arc::clone(storage), None, Node::Zeros).with_foreign_lock();
     layer.run_job(|store| store.prepare_repair())?;
+    let descriptor = layer.facts().descriptor().cloned();
+    if !layer.facts().descriptor_damage().is_empty() {
+        // It goes to the slot that does not count, the damaged one.
+        layer.run_job(|store| store.prepare_descriptor(descriptor))?;
+    }
     layer.flush()?;
     layer.trim();
     Ok(())

@@ -8,7 +8,7 @@ use super::node::{Node, RawOrigin};
 use super::open::{load_store, open_file};
 use super::{Format, Image};
 use crate::error::Result;
-use crate::format::{Descriptor, Header, Uuid};
+use crate::format::{Descriptor, Header, SlotDamage, Uuid};
 use crate::storage::{SharedStorage, Storage};
 use crate::store::{LoadOptions, State, Status, Store, Usage};
 use crate::units::ChunkSize;
@@ -24,7 +24,9 @@ pub struct ImageInfo {
     pub header: Header,
     /// The descriptor; a bare store has none.
     pub descriptor: Option<Descriptor>,
-    /// Number of exceptions.
+    /// Slots of the descriptor that were written and are no good any more: the other one may be older than the last change.
+    pub descriptor_damage: Vec<SlotDamage>,
+    /// Number of exceptions. Those of an invalidated store are not read.
     pub exceptions: u64,
     /// Length of the file in bytes.
     pub file_size: u64,
@@ -124,6 +126,7 @@ fn facts(store: &Store, storage: &dyn Storage, path: Option<&Path>) -> Result<Im
         chunk_size: store.chunk_size(),
         header: store.header(),
         descriptor: store.descriptor().cloned(),
+        descriptor_damage: store.descriptor_damage().to_vec(),
         exceptions: store.exceptions(),
         file_size: storage.size()?,
         allocated_bytes: path.and_then(allocated_bytes),

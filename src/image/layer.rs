@@ -33,6 +33,8 @@ pub(crate) struct Layer {
     pub(crate) origin_written: AtomicBool,
     /// Whether running full changes the state for good, as in the kernel's modes: then space is looked for before that.
     pub(crate) full_is_final: bool,
+    /// The size that the raw origin should have had, if it has another one: then it is most likely another file.
+    pub(crate) recorded_origin_size: Option<u64>,
     /// Whether the file's lock goes when the layer goes.
     owns_lock: bool,
 }
@@ -72,6 +74,7 @@ impl Layer {
             flush_rounds: FlushRounds::default(),
             origin_written: AtomicBool::new(false),
             full_is_final: false,
+            recorded_origin_size: None,
             owns_lock: true,
         }
     }
@@ -79,6 +82,12 @@ impl Layer {
     /// For a store in one of the kernel's modes.
     pub(crate) fn with_overflow(mut self, mode: OverflowMode) -> Layer {
         self.full_is_final = mode != OverflowMode::NoSpace && !self.cow.is_growable();
+        self
+    }
+
+    /// For a layer over a raw origin that has another size than the one that is recorded, this one.
+    pub(crate) fn with_doubtful_origin(mut self, recorded: Option<u64>) -> Layer {
+        self.recorded_origin_size = recorded;
         self
     }
 

@@ -39,6 +39,7 @@ impl Image {
     ///
     /// # Errors
     /// [`ErrorKind::Cancelled`]; [`ErrorKind::InvalidArgument`] if there is no origin, or it is shorter than the image and cannot grow;
+    /// [`ErrorKind::OriginMismatch`] if a raw origin has not the recorded size, unless [`OpenOptions::ignore_origin_uuid`](super::OpenOptions::ignore_origin_uuid) was set;
     /// [`ErrorKind::Busy`] if somebody else uses the origin or another job is under way; or what the files report. The pair of layer and origin
     /// shows the same content after any failure, and a later merge takes up from there.
     pub fn merge(&self, progress: &mut dyn FnMut(MergeProgress) -> bool) -> Result<()> {
@@ -175,6 +176,14 @@ impl Layer {
         if matches!(self.origin, Node::Zeros) {
             let message = "there is no origin to merge into";
             return Err(Error::new(ErrorKind::InvalidArgument, message).with_path(self.cow.name()));
+        }
+        if let Some(recorded) = self.recorded_origin_size {
+            let message = format!(
+                "the origin {} has {} bytes, it had {recorded} when the layer was made: merging into the wrong one destroys it",
+                self.origin.name(),
+                self.origin.end()
+            );
+            return Err(Error::new(ErrorKind::OriginMismatch, message).with_path(self.cow.name()));
         }
         self.origin.lock(LockMode::Writer)?;
         let old_size = self.origin.end();

@@ -53,8 +53,11 @@ fn open_image(
     let opened = opener
         .open_layer(storage, path, mode, &options.origin)
         .and_then(|top| {
-            if options.writable && top.store()?.wants_repair() {
-                top.run_job(|store| store.prepare_repair())?;
+            let damaged = !top.store()?.descriptor_damage().is_empty();
+            let leave = options.ignore_descriptor_damage && damaged;
+            if options.writable && top.store()?.wants_repair() && !leave {
+                top.run_job(|store| store.prepare_repair())
+                    .map_err(|error| error.with_path(top.cow.name()))?;
             }
             Ok(top)
         });
@@ -80,8 +83,12 @@ pub(super) fn open_file(path: &Path, writable: bool, direct: bool) -> Result<Sha
 
 /// Reads a store from its file.
 pub(super) fn load_store(storage: &SharedStorage, options: LoadOptions) -> Result<Store> {
+    load_with(storage, Loader::new(options))
+}
+
+fn load_with(storage: &SharedStorage, loader: Result<Loader>) -> Result<Store> {
     let load = || {
-        let mut loader = Loader::new(options)?;
+        let mut loader = loader?;
         let tracked = Tracked::new(Arc::clone(storage));
         while let Some(mut plan) = loader.next_plan()? {
             for range in loader.read_ahead() {
@@ -152,7 +159,7 @@ impl<'a> Opener<'a> {
     fn enter(&mut self, storage: &SharedStorage, mode: LockMode) -> Result<()> {
         if let Some(id) = storage.file_id() {
             if self.files.contains(&id) {
-                let message = "the chain of origins contains this file twice";
+                let message = "this file is in it twice, once below itself";
                 let error = Error::new(ErrorKind::ChainTooDeep, message);
                 return Err(error.with_path(storage.name()));
             }
@@ -173,7 +180,8 @@ impl<'a> Opener<'a> {
         self.count_layer(storage.name())?;
         self.enter(&storage, mode)?;
         let named = |error: Error| error.with_path(storage.name());
-        let bare_size = self.options.bare_size.filter(|_| self.layers == 1);
+        let is_top = self.layers == 1;
+        let bare_size = self.options.bare_size.filter(|_| is_top);
         // Its size decides where a bare store ends, so an origin that the caller names is opened first.
         let given = self.open_given(choice)?;
         let origin_size = match &given {
@@ -182,17 +190,20 @@ impl<'a> Opener<'a> {
             // As on a loop device, an odd end does not count.
             Some(node) => Some(node.end() / SECTOR_SIZE * SECTOR_SIZE),
         };
-        let store = load_store(
-            &storage,
-            LoadOptions {
-                cow_size: storage.size()?,
-                growable: storage.is_growable(),
-                // A merge writes to the origin, too.
-                writable: self.options.writable,
-                origin_size,
-                overflow: self.options.overflow,
-            },
-        )?;
+        let load_options = LoadOptions {
+            cow_size: storage.size()?,
+            growable: storage.is_growable(),
+            // A merge writes to the origin, too.
+            writable: self.options.writable,
+            origin_size,
+            overflow: self.options.overflow,
+        };
+        let loader = if self.options.ignore_descriptor_damage && is_top {
+            Loader::without_descriptor(load_options)
+        } else {
+            Loader::new(load_options)
+        };
+        let store = load_with(&storage, loader)?;
         if store.state() == State::Invalid {
             return Err(named(store.invalid_error()));
         }
@@ -203,12 +214,24 @@ impl<'a> Opener<'a> {
                 .open_stored(descriptor.as_ref(), path.as_deref(), choice)
                 .map_err(named)?,
         };
-        if let Some(descriptor) = &descriptor {
-            self.compare(descriptor, &origin, storage.name())?;
+        let other_size = match &descriptor {
+            Some(descriptor) => self.compare(descriptor, &origin, storage.name())?,
+            None => None,
+        };
+        self.warn_of_damage(&store, storage.name());
+        let layer = Layer::new(store, storage, path, origin).with_overflow(self.options.overflow);
+        Ok(Arc::new(layer.with_doubtful_origin(other_size)))
+    }
+
+    fn warn_of_damage(&mut self, store: &Store, name: &str) {
+        for damage in store.descriptor_damage() {
+            let past = if store.wants_repair() && store.descriptor().is_some() {
+                ", and exceptions past the end may be data: the disk may have been larger"
+            } else {
+                ""
+            };
+            self.warnings.push(format!("{name}: {damage}{past}"));
         }
-        Ok(Arc::new(
-            Layer::new(store, storage, path, origin).with_overflow(self.options.overflow),
-        ))
     }
 
     fn count_layer(&mut self, name: &str) -> Result<()> {
@@ -251,15 +274,29 @@ impl<'a> Opener<'a> {
             Some(name) if !follow => return Err(refused(name)),
             Some(_) => {}
         }
-        match names::stored_origin(descriptor, path)? {
-            Some((path, format)) => self.open_path(&path, format, choice),
-            None => Ok(Node::Zeros),
-        }
+        let Some((origin, format)) = names::stored_origin(descriptor, path)? else {
+            return Ok(Node::Zeros);
+        };
+        let storage = open_file(&origin, false, self.options.direct).map_err(|error| {
+            let name = descriptor.origin_name.as_deref().unwrap_or_default();
+            missing(error, name, path)
+        })?;
+        self.open_origin(storage, origin, format, choice)
     }
 
     fn open_path(&mut self, path: &Path, format: Format, below: &OriginChoice) -> Result<Node> {
         let storage = open_file(path, false, self.options.direct)?;
-        let path = Some(path.to_path_buf());
+        self.open_origin(storage, path.to_path_buf(), format, below)
+    }
+
+    fn open_origin(
+        &mut self,
+        storage: SharedStorage,
+        path: PathBuf,
+        format: Format,
+        below: &OriginChoice,
+    ) -> Result<Node> {
+        let path = Some(path);
         match format {
             Format::Raw => self.open_raw(storage, path),
             Format::Dmsnap => {
@@ -301,8 +338,13 @@ impl<'a> Opener<'a> {
         }
     }
 
-    /// Compares an origin with what the descriptor says about it.
-    fn compare(&mut self, descriptor: &Descriptor, origin: &Node, name: &str) -> Result<()> {
+    /// Compares an origin with what the descriptor says about it. A size that is not the recorded one is returned, for a merge to refuse.
+    fn compare(
+        &mut self,
+        descriptor: &Descriptor,
+        origin: &Node,
+        name: &str,
+    ) -> Result<Option<u64>> {
         let found = origin_uuid(origin);
         if let Some(expected) = descriptor.origin_uuid
             && found != Some(expected)
@@ -316,18 +358,31 @@ impl<'a> Opener<'a> {
             );
             return Err(Error::new(ErrorKind::OriginMismatch, message).with_path(name));
         }
-        if let Node::Raw(raw) = origin
-            && descriptor.origin_size != 0
-            && raw.size() != descriptor.origin_size
-        {
-            self.warnings.push(format!(
-                "{name}: the origin {} has {} bytes, it had {} when the layer was made",
-                origin.name(),
-                raw.size(),
-                descriptor.origin_size
-            ));
+        let Node::Raw(raw) = origin else {
+            return Ok(None);
+        };
+        let (size, recorded) = (raw.size(), descriptor.origin_size);
+        if recorded == 0 || size == recorded {
+            return Ok(None);
         }
-        Ok(())
+        self.warnings.push(format!(
+            "{name}: the origin {} has {size} bytes, it had {recorded} when the layer was made",
+            origin.name()
+        ));
+        // A merge that was stopped may have made it as long as the layer, and no more.
+        let is_grown = size > recorded && size == descriptor.virtual_size;
+        Ok((!is_grown && !self.options.ignore_origin_uuid).then_some(recorded))
+    }
+}
+
+/// An origin that the layer at `path` names and that is not there is told as the layer's problem.
+fn missing(error: Error, name: &str, path: Option<&Path>) -> Error {
+    match path {
+        Some(path) if error.kind() == ErrorKind::NotFound => {
+            let message = format!("names the origin \"{name}\", which does not exist");
+            error.seen_from(path.display().to_string(), message)
+        }
+        _ => error,
     }
 }
 

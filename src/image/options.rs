@@ -74,6 +74,7 @@ pub struct OpenOptions {
     pub(super) overflow: OverflowMode,
     pub(super) origin: OriginChoice,
     pub(super) ignore_origin_uuid: bool,
+    pub(super) ignore_descriptor_damage: bool,
     pub(super) bare_size: Option<u64>,
 }
 
@@ -86,6 +87,7 @@ impl Default for OpenOptions {
             overflow: OverflowMode::default(),
             origin: OriginChoice::default(),
             ignore_origin_uuid: false,
+            ignore_descriptor_damage: false,
             bare_size: None,
         }
     }
@@ -133,10 +135,20 @@ impl OpenOptions {
         self
     }
 
-    /// Opens even if an origin's UUID is not the recorded one. The content is then most likely wrong.
+    /// Opens even if an origin's UUID is not the recorded one, and merges even into a raw origin whose size is not. The content is then
+    /// most likely wrong.
     #[must_use]
     pub fn ignore_origin_uuid(mut self, ignore: bool) -> OpenOptions {
         self.ignore_origin_uuid = ignore;
+        self
+    }
+
+    /// Opens even if slots of the top layer's descriptor are damaged, so that [`Image::amend`] can add or remove a descriptor. With no good
+    /// slot the layer counts as a bare store. Where one is good and there are exceptions past the end that it gives, those are kept;
+    /// without this such a layer opens read-only.
+    #[must_use]
+    pub fn ignore_descriptor_damage(mut self, ignore: bool) -> OpenOptions {
+        self.ignore_descriptor_damage = ignore;
         self
     }
 

@@ -3,7 +3,7 @@
 //! Reads as a [`Loader`](super::Loader) does, but goes on where that one refuses.
 
 use super::areas::{AreaReader, Scan};
-use super::load::{LoadOptions, PreambleReader, check_size};
+use super::load::{LoadOptions, Preamble, PreambleReader, check_size};
 use super::plan::{Plan, Purpose};
 use super::records::{Closed, Records, conflict_text, shared_text};
 use crate::error::{Error, ErrorKind, Result};
@@ -153,7 +153,7 @@ impl Findings {
             Severity::Corruption,
             kind,
             error.offset(),
-            error.to_string(),
+            error.message().to_owned(),
         );
     }
 
@@ -222,9 +222,6 @@ impl CheckReader {
             });
         }
         self.preamble.feed(&reads)?;
-        if let Some(error) = self.preamble.take_complaint() {
-            self.findings.add_error(FindingKind::Descriptor, &error);
-        }
         let Some(preamble) = self.preamble.preamble() else {
             return Ok(());
         };
@@ -274,13 +271,10 @@ impl CheckReader {
             .descriptor
             .as_ref()
             .map(|descriptor| descriptor.virtual_size);
-        check_end(
-            &closed,
-            geometry,
-            size,
-            self.options.origin_size,
-            &mut findings,
-        );
+        let origin_size = self.options.origin_size;
+        let past = past_end(&closed, geometry, size.or(origin_size));
+        let may_be_longer = check_descriptor(&preamble, past, &mut findings);
+        check_end(past, size.is_some(), may_be_longer, &mut findings);
         let whole = geometry.whole_chunks(self.options.cow_size);
         let bytes = geometry.chunk_size().bytes();
         let holes = closed
@@ -345,22 +339,32 @@ fn check_records(closed: &Closed, findings: &mut Findings) {
     findings.add_uncounted(Severity::Repairable, report.identical.count, listed);
 }
 
-/// Exceptions past the end. Where the size is ours they are the trace of an interrupted shrink, in a bare store only worth a note.
-fn check_end(
-    closed: &Closed,
-    geometry: Geometry,
-    size: Option<u64>,
-    origin_size: Option<u64>,
+/// Damaged descriptor slots. Whether there may be data past the end because of them.
+fn check_descriptor(
+    preamble: &Preamble,
+    past: Option<(u64, u64)>,
     findings: &mut Findings,
-) {
-    let severity = if size.is_some() {
-        Severity::Repairable
+) -> bool {
+    let may_be_longer = preamble.descriptor.is_some() && past.is_some();
+    let severity = if preamble.descriptor.is_none() || may_be_longer {
+        Severity::Corruption
     } else {
-        Severity::Note
+        Severity::Repairable
     };
-    let Some(size) = size.or(origin_size) else {
-        return;
-    };
+    for damage in &preamble.damage {
+        let other = match severity {
+            Severity::Repairable => "; the other one, which counts, may be older",
+            _ => "",
+        };
+        let (offset, message) = (Some(damage.offset), format!("{damage}{other}"));
+        findings.add(severity, FindingKind::Descriptor, offset, message);
+    }
+    may_be_longer && !preamble.damage.is_empty()
+}
+
+/// How many exceptions lie past the end of the disk, if any, and its size.
+fn past_end(closed: &Closed, geometry: Geometry, size: Option<u64>) -> Option<(u64, u64)> {
+    let size = size?;
     let end = geometry.chunk_size().count_for(size);
     let past: u64 = closed
         .table
@@ -369,8 +373,33 @@ fn check_end(
         .map(|run| run.old.0 + run.len - run.old.0.max(end))
         .sum();
     let past = past + closed.strays;
-    if past > 0 {
-        let message = format!("{past} exceptions lie past the end of the disk at {size} bytes");
-        findings.add(severity, FindingKind::PastEnd, None, message);
-    }
+    (past > 0).then_some((past, size))
+}
+
+/// Exceptions past the end. Where the size is ours they are the trace of an interrupted shrink, or data if a damaged descriptor slot may
+/// have said another size; in a bare store only worth a note.
+fn check_end(
+    past: Option<(u64, u64)>,
+    size_is_ours: bool,
+    may_be_longer: bool,
+    findings: &mut Findings,
+) {
+    let Some((past, size)) = past else {
+        return;
+    };
+    let (severity, what) = match (size_is_ours, may_be_longer) {
+        (true, true) => (
+            Severity::Corruption,
+            "; a descriptor slot is damaged, so the disk may have been larger and these are data",
+        ),
+        (true, false) => (Severity::Repairable, ""),
+        (false, _) => (Severity::Note, ""),
+    };
+    let lie = if past == 1 {
+        "exception lies"
+    } else {
+        "exceptions lie"
+    };
+    let message = format!("{past} {lie} past the end of the disk at {size} bytes{what}");
+    findings.add(severity, FindingKind::PastEnd, None, message);
 }

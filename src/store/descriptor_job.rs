@@ -1,6 +1,7 @@
-//! Writing the image descriptor: always the slot that does not count, so that the other one survives a torn write.
+//! Writing the image descriptor: always the slot that does not count, so that the other one survives.
 //!
-//! A slot that is the only one appears and goes by one sector, which is never torn: its first, with the magic.
+//! A slot appears and goes by one sector, which is never torn: its first, with the magic. So a power cut leaves a slot good or blank,
+//! and one that is neither was damaged.
 
 use super::job::Job;
 use super::plan::{Device, Purpose, Step};
@@ -20,11 +21,13 @@ impl Store {
     /// Begins to replace the descriptor; its generation is set here. `None` removes it: the store becomes bare.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidArgument`] if the chunks are too small to hold one, or a field is not legal.
+    /// [`ErrorKind::InvalidArgument`] if the chunks are too small to hold one, or a field is not legal; [`ErrorKind::Corrupt`] if a descriptor
+    /// slot is damaged and there are exceptions past the end that the new one gives: the disk may have been larger.
     pub fn prepare_descriptor(&mut self, wanted: Option<Descriptor>) -> Result<()> {
         if let Some(descriptor) = &wanted {
             self.slot_offsets()?;
             descriptor.encode()?;
+            self.check_end(descriptor.virtual_size)?;
         }
         self.begin_job(Job::Descriptor(DescriptorJob::new(wanted)))
     }
@@ -48,7 +51,8 @@ impl DescriptorJob {
     }
 
     pub(crate) fn next(&mut self, store: &mut Store) -> Result<Progress> {
-        if self.finished || (self.wanted.is_none() && store.descriptor.is_none()) {
+        let nothing_there = store.descriptor.is_none() && store.damage.is_empty();
+        if self.finished || (self.wanted.is_none() && nothing_there) {
             return Ok(Progress::Done);
         }
         let offsets = store.slot_offsets()?;
@@ -59,7 +63,7 @@ impl DescriptorJob {
         let steps = match (&mut self.wanted, &store.descriptor) {
             (Some(wanted), Some(old)) => {
                 wanted.generation = old.generation.saturating_add(1);
-                vec![write(other, wanted)?, flush]
+                replace(other, wanted)?
             }
             // Whatever lies in the other slot must not look like a newer one.
             (Some(wanted), None) => {
@@ -69,13 +73,15 @@ impl DescriptorJob {
             }
             // The one that counts goes last.
             (None, _) => {
-                let (first, rest) = (ByteRange::new(current, SECTOR_SIZE), rest_of(current));
+                let first = |slot| zero_range(ByteRange::new(slot, SECTOR_SIZE));
+                let rest = |slot| zero_range(rest_of(slot));
                 vec![
-                    zero(other),
+                    first(other),
                     flush.clone(),
-                    zero_range(first),
+                    first(current),
                     flush.clone(),
-                    zero_range(rest),
+                    rest(other),
+                    rest(current),
                     flush,
                 ]
             }
@@ -86,6 +92,7 @@ impl DescriptorJob {
     pub(crate) fn done(&mut self, store: &mut Store) {
         store.descriptor = self.wanted.take();
         store.slot = 1 - (store.slot & 1);
+        store.damage.clear();
         if let Some(descriptor) = &store.descriptor {
             store.virtual_size = descriptor.virtual_size;
         }
@@ -93,13 +100,24 @@ impl DescriptorJob {
     }
 }
 
-fn write(offset: u64, descriptor: &Descriptor) -> Result<Step> {
-    let data = descriptor.encode()?[..].into();
-    Ok(Step::Write {
+/// Writes over an old record. One that fits a sector replaces it at once, whatever is left of a longer one behind it.
+fn replace(offset: u64, descriptor: &Descriptor) -> Result<Vec<Step>> {
+    let flush = Step::Flush {
         device: Device::Cow,
-        offset,
-        data,
-    })
+    };
+    let [first, rest] = write_halves(offset, descriptor)?;
+    if descriptor.encoded_len() as u64 <= SECTOR_SIZE {
+        return Ok(vec![first, flush]);
+    }
+    let blank = zero_range(ByteRange::new(offset, SECTOR_SIZE));
+    Ok(vec![
+        blank,
+        flush.clone(),
+        rest,
+        flush.clone(),
+        first,
+        flush,
+    ])
 }
 
 /// The slot in two writes: its first sector, and the rest.

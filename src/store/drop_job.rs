@@ -76,10 +76,15 @@ impl Store {
     /// Begins to finish what an interrupted operation left: stale slots, records that stand twice, exceptions past the disk's end.
     ///
     /// # Errors
-    /// [`ErrorKind::Busy`](crate::error::ErrorKind::Busy) while another job is under way.
+    /// [`ErrorKind::Busy`](crate::error::ErrorKind::Busy) while another job is under way;
+    /// [`ErrorKind::Corrupt`](crate::error::ErrorKind::Corrupt) if there are exceptions past the end and a descriptor slot is damaged: the disk
+    /// may have been larger.
     pub fn prepare_repair(&mut self) -> Result<()> {
         let end = match self.descriptor {
-            Some(_) => self.chunk_size().count_for(self.virtual_size),
+            Some(_) => {
+                self.check_end(self.virtual_size)?;
+                self.chunk_size().count_for(self.virtual_size)
+            }
             None => u64::MAX,
         };
         self.begin_job(Job::Drop(DropJob::new(end, true)))

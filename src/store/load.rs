@@ -12,7 +12,7 @@ use super::records::Records;
 use super::state::OverflowMode;
 use super::table::ExceptionTable;
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::{DESCRIPTOR_SLOT_SIZE, Descriptor, Geometry, Header, HeaderState};
+use crate::format::{DESCRIPTOR_SLOT_SIZE, Descriptor, Geometry, Header, HeaderState, SlotDamage};
 use crate::units::ByteRange;
 
 /// How a store is loaded.
@@ -37,6 +37,19 @@ pub(crate) struct Preamble {
     pub(crate) descriptor: Option<Descriptor>,
     /// The descriptor slot that counts.
     pub(crate) slot: usize,
+    /// Slots that were written and are no good.
+    pub(crate) damage: Vec<SlotDamage>,
+}
+
+impl Preamble {
+    fn bare(header: Header) -> Preamble {
+        Preamble {
+            header,
+            descriptor: None,
+            slot: 0,
+            damage: Vec::new(),
+        }
+    }
 }
 
 /// Everything learned from the metadata areas.
@@ -56,8 +69,7 @@ pub(crate) struct PreambleReader {
     cow_size: u64,
     header: Option<Header>,
     done: Option<Preamble>,
-    /// What is wrong with the descriptor, for a check that goes on nevertheless.
-    complaint: Option<Error>,
+    /// Whether it goes on without a descriptor if both slots are damaged.
     tolerant: bool,
 }
 
@@ -69,7 +81,6 @@ impl PreambleReader {
             cow_size,
             header: None,
             done: None,
-            complaint: None,
             tolerant: false,
         }
     }
@@ -80,10 +91,6 @@ impl PreambleReader {
             tolerant: true,
             ..PreambleReader::new(cow_size)
         }
-    }
-
-    pub(crate) fn take_complaint(&mut self) -> Option<Error> {
-        self.complaint.take()
     }
 
     pub(crate) fn next_steps(&self) -> Option<Vec<Step>> {
@@ -117,35 +124,34 @@ impl PreambleReader {
             let slots = Descriptor::slot_offsets(header.chunk_size);
             let last = slots.map_or(u64::MAX, |[_, last]| last + DESCRIPTOR_SLOT_SIZE as u64);
             if last > self.cow_size {
-                self.done = Some(Preamble {
-                    header,
-                    descriptor: None,
-                    slot: 0,
-                });
+                self.done = Some(Preamble::bare(header));
             }
             self.header = Some(header);
             return Ok(());
         };
-        if let [(_, first), (_, second)] = reads {
-            let found = Descriptor::choose(first, second);
-            let found = match found {
+        if let [(one, first), (other, second)] = reads {
+            let damage = Descriptor::damage([first, second], [one.start, other.start]);
+            let mut preamble = match Descriptor::choose(first, second) {
+                Ok(Some((slot, descriptor))) => Preamble {
+                    slot,
+                    descriptor: Some(descriptor),
+                    damage,
+                    ..Preamble::bare(header)
+                },
+                // Bytes of somebody else, in a store without a descriptor.
+                Ok(None) => Preamble::bare(header),
+                Err(error) if error.kind() != ErrorKind::Corrupt => return Err(error),
+                Err(_) if self.tolerant || !header.is_valid() => Preamble {
+                    damage,
+                    ..Preamble::bare(header)
+                },
+                Err(error) => return Err(unusable(&damage, error)),
+            };
+            if !header.is_valid() {
                 // Whoever invalidated the store may have torn the descriptor; the header's word is the one that matters.
-                Err(_) if !header.is_valid() => None,
-                Err(error) if self.tolerant => {
-                    self.complaint = Some(error);
-                    None
-                }
-                other => other?,
-            };
-            let (slot, descriptor) = match found {
-                Some((slot, descriptor)) => (slot, Some(descriptor)),
-                None => (0, None),
-            };
-            self.done = Some(Preamble {
-                header,
-                descriptor,
-                slot,
-            });
+                preamble.damage.clear();
+            }
+            self.done = Some(preamble);
         }
         Ok(())
     }
@@ -179,6 +185,17 @@ impl Loader {
             records: Records::default(),
             plans: 0,
         })
+    }
+
+    /// As [`Loader::new`], but a store whose descriptor slots are both damaged is loaded as a bare one, for
+    /// [`Store::prepare_descriptor`] to mend.
+    ///
+    /// # Errors
+    /// As [`Loader::new`].
+    pub fn without_descriptor(options: LoadOptions) -> Result<Loader> {
+        let preamble = PreambleReader::tolerant(options.cow_size);
+        let loader = Loader::new(options)?;
+        Ok(Loader { preamble, ..loader })
     }
 
     /// The next reads, or `None` when everything is known.
@@ -275,6 +292,16 @@ pub(crate) fn check_size(cow_size: u64) -> Result<()> {
         return Err(Error::new(ErrorKind::InvalidFormat, message));
     }
     Ok(())
+}
+
+/// No slot is good, and at least one of them was.
+fn unusable(damage: &[SlotDamage], error: Error) -> Error {
+    let Some(first) = damage.first() else {
+        return error;
+    };
+    let all: Vec<String> = damage.iter().map(SlotDamage::to_string).collect();
+    let message = format!("{}, and no slot is good", all.join("; "));
+    Error::new(ErrorKind::Corrupt, message).with_offset(first.offset)
 }
 
 fn blank() -> Error {

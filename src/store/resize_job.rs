@@ -54,12 +54,13 @@ impl Store {
     ///
     /// # Errors
     /// [`ErrorKind::InvalidArgument`] unless `size` is a multiple of 512; [`ErrorKind::Unsupported`] for a bare store, which has no
-    /// size of its own; [`ErrorKind::Busy`] while another job is under way.
+    /// size of its own; [`ErrorKind::Busy`] while another job is under way; [`ErrorKind::Corrupt`] as [`Store::prepare_repair`].
     pub fn prepare_resize(&mut self, size: u64, origin_size: u64) -> Result<()> {
         let Some(descriptor) = &self.descriptor else {
             let message = "a bare store has the size of its origin: add a descriptor first";
             return Err(Error::new(ErrorKind::Unsupported, message));
         };
+        self.check_end(self.virtual_size)?;
         let mut descriptor = descriptor.clone();
         descriptor.virtual_size = size;
         if !size.is_multiple_of(SECTOR_SIZE) || ByteRange::checked(0, size).is_none() {

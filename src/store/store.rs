@@ -14,7 +14,7 @@ use super::plan::{Plan, Purpose, Step};
 use super::state::{Extent, OverflowMode, State, Status, Target, Usage, WriteExtent, WriteTarget};
 use super::table::{ExceptionTable, Run};
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::{Descriptor, Geometry, Header};
+use crate::format::{Descriptor, Geometry, Header, SlotDamage};
 use crate::units::{ByteRange, ChunkSize, CowChunk, MAX_FILE_SIZE, OriginChunk, SECTOR_SIZE};
 
 /// A run of exceptions that is not on disk yet.
@@ -37,6 +37,8 @@ pub struct Store {
     pub(crate) descriptor: Option<Descriptor>,
     /// The descriptor slot that counts.
     pub(crate) slot: usize,
+    /// Descriptor slots that were written and are no good.
+    pub(crate) damage: Vec<SlotDamage>,
     pub(crate) writable: bool,
     pub(crate) overflow: OverflowMode,
     pub(crate) virtual_size: u64,
@@ -101,6 +103,7 @@ impl Store {
             header: preamble.header,
             descriptor: preamble.descriptor,
             slot: preamble.slot,
+            damage: preamble.damage,
             writable: options.writable,
             overflow: options.overflow,
             virtual_size,
@@ -173,6 +176,11 @@ impl Store {
         self.descriptor.as_ref()
     }
 
+    /// Descriptor slots that were written and are no good any more. While there is one, the other may be older than the last change.
+    pub fn descriptor_damage(&self) -> &[SlotDamage] {
+        &self.damage
+    }
+
     /// Size of the disk that the layer shows, in bytes.
     pub fn virtual_size(&self) -> u64 {
         self.virtual_size
@@ -221,9 +229,35 @@ impl Store {
     }
 
     pub(crate) fn has_exceptions_past_end(&self) -> bool {
-        let end = self.chunk_size().count_for(self.virtual_size);
+        self.descriptor.is_some() && self.reaches_past(self.virtual_size)
+    }
+
+    /// Whether an exception lies past the end of a disk of `size` bytes.
+    fn reaches_past(&self, size: u64) -> bool {
+        let end = self.chunk_size().count_for(size);
         let past_end = self.table.last_old().is_some_and(|old| old.0 >= end);
-        self.descriptor.is_some() && (past_end || self.strays > 0)
+        past_end || self.strays > 0
+    }
+
+    /// Refuses to drop what lies past the end of a disk of `size` bytes, if a damaged slot may have said another size. An interrupted
+    /// shrink leaves no damaged slot, so those exceptions are most likely data.
+    pub(crate) fn check_end(&self, size: u64) -> Result<()> {
+        let Some(damage) = self.damage.first() else {
+            return Ok(());
+        };
+        if !self.reaches_past(size) {
+            return Ok(());
+        }
+        let last = self
+            .table
+            .last_old()
+            .map_or(0, |old| old.0.saturating_add(1));
+        let least = last.saturating_mul(self.chunk_size().bytes());
+        let message = format!(
+            "{damage}; the disk may have been larger than {size} bytes, for exceptions reach up to \
+             {least}. They would be lost, so nothing is written: open it read-only, or record its size anew by adding a descriptor"
+        );
+        Err(Error::new(ErrorKind::Corrupt, message).with_offset(damage.offset))
     }
 
     /// The exceptions that reads see, in the order of old chunks: first old chunk, first new chunk, count.

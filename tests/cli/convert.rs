@@ -160,7 +160,7 @@ fn test_convert_of_kernel_made_stores_gives_what_the_kernel_showed() {
                 &[
                     "kernel.cow",
                     "snapshot is invalid",
-                    "ran out of space",
+                    "run full",
                     "create a new layer",
                 ],
             );

@@ -105,7 +105,10 @@ fn test_full_disk_loses_nothing_and_goes_on_after_space_was_added() {
     drop(input);
     let output = child.wait_with_output().unwrap();
     let told = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(told.contains("layer.dms: no space left"), "{told}");
+    assert!(
+        told.contains("layer.dms: ") && told.contains(": no space left"),
+        "{told}"
+    );
     assert_eq!(output.status.code(), Some(1), "{told}");
 
     mount.dmsnap("check -r all layer.dms").succeeds();

@@ -221,6 +221,32 @@ fn test_map_covers_the_disk() {
 }
 
 #[test]
+fn test_info_claims_nothing_that_was_not_read() {
+    let scratch = Scratch::new();
+    scratch.base_and_layer();
+    scratch.poke("layer.dms", 4, &[0]);
+    let run = scratch.dmsnap("info layer.dms");
+    assert!(run.succeeds().contains("exceptions: not read"), "{run:#?}");
+    let data = &scratch.dmsnap("info --output json layer.dms").json()["format-specific"]["data"];
+    assert_eq!(data["exceptions"], json!(null));
+    // A bare store is as long as an origin that was not named.
+    scratch.base_and_layer();
+    scratch
+        .dmsnap("amend -q --remove-descriptor layer.dms")
+        .succeeds();
+    for (origin, least) in [("", true), ("--origin base.raw", false)] {
+        let run = scratch.dmsnap(&format!("info {origin} layer.dms"));
+        assert_eq!(run.succeeds().contains("virtual size: at least "), least);
+        let info = scratch.dmsnap(&format!("info {origin} --output json layer.dms"));
+        let data = &info.json()["format-specific"]["data"];
+        assert_eq!(
+            data["virtual-size-is-minimum"],
+            if least { json!(true) } else { json!(null) }
+        );
+    }
+}
+
+#[test]
 fn test_dump_shows_records_as_they_are() {
     let scratch = Scratch::new();
     scratch.base_and_layer();
@@ -240,7 +266,7 @@ fn test_dump_shows_records_as_they_are() {
     assert_eq!(dump["descriptor"]["virtual-size"], json!(SIZE));
     assert_eq!(dump["descriptor"]["backing-filename"], "base.raw");
     let text = scratch.dmsnap("dump layer.dms");
-    assert!(text.succeeds().contains("old 64 -> new 3, 1 chunks"));
+    assert!(text.succeeds().contains("old 64 -> new 3, 1 chunk\n"));
     // Its origin does not matter.
     fs::remove_file(scratch.path("base.raw")).unwrap();
     scratch

@@ -11,6 +11,7 @@ mod block;
 mod commands;
 mod convert;
 mod crash;
+mod descriptor;
 mod devices;
 #[path = "../common/golden.rs"]
 mod golden;

@@ -128,6 +128,68 @@ fn test_what_cannot_be_attached_is_refused() {
         .fails(1, &["base.raw", "1000", "488"]);
 }
 
+#[test]
+fn test_lines_that_no_kernel_takes_are_not_printed() {
+    let scratch = layer(1 << 20, 1 << 20);
+    let long = "x".repeat(121);
+    for (name, code) in [
+        ("a/b", 1),
+        ("a b", 1),
+        ("", 1),
+        (long.as_str(), 1),
+        (&long[1..], 0),
+    ] {
+        let mut args = vec!["table", "layer.dms", "--name", name];
+        args.extend(DEVICES.split(' '));
+        let run = scratch.run(&args);
+        match code {
+            0 => _ = run.succeeds(),
+            _ => run.fails(1, &["--name", name]),
+        }
+    }
+    scratch
+        .untouched(|| {
+            scratch.dmsnap("table layer.dms --origin-dev /dev/loop0 --cow-dev /dev/loop0")
+        })
+        .fails(1, &["/dev/loop0", "both"]);
+    scratch.dmsnap("create -q alone.dms 1M").succeeds();
+    scratch
+        .untouched(|| scratch.dmsnap(&format!("table alone.dms {DEVICES}")))
+        .fails(1, &["alone.dms", "no backing", "/dev/loop0"]);
+}
+
+/// A device that is not there yet cannot be asked.
+#[test]
+fn test_small_chunks_are_warned_of() {
+    let scratch = Scratch::new();
+    scratch.write("base.raw", &content(2, 1 << 20));
+    for (size, warned) in [("512", true), ("2048", true), ("4096", false)] {
+        scratch
+            .dmsnap(&format!("create -q --bare -o chunk_size={size} layer.dms"))
+            .succeeds();
+        let devices = "--origin-dev /dev/there-is-none --cow-dev /dev/nor-this";
+        let run = scratch.dmsnap(&format!(
+            "table --cover --origin base.raw {devices} layer.dms"
+        ));
+        run.succeeds();
+        let words = format!("chunks of {size} bytes; a kernel refuses them if");
+        assert_eq!(run.stderr.contains(&words), warned, "{run:#?}");
+    }
+}
+
+#[test]
+fn test_file_is_made_a_whole_number_of_chunks() {
+    let scratch = layer(1 << 20, 1 << 20);
+    scratch.io("layer.dms", &["write -P 1 0 4k"]).succeeds();
+    let mut bytes = scratch.read("layer.dms");
+    let whole = bytes.len();
+    bytes.resize(whole + 100, 0);
+    scratch.write("layer.dms", &bytes);
+    lines(&scratch, DEVICES);
+    assert_eq!(scratch.read("layer.dms").len(), whole + 4096);
+    scratch.io("layer.dms", &["read -P 1 0 4k"]).succeeds();
+}
+
 /// As many chunks as the disk has, and one area for each full one and the last: the file never ends behind a full area.
 #[test]
 fn test_cover_makes_room_for_every_chunk() {
@@ -135,8 +197,10 @@ fn test_cover_makes_room_for_every_chunk() {
         let scratch = layer(4096, chunks * 4096);
         let run = scratch.dmsnap(&format!("table {DEVICES} layer.dms"));
         run.succeeds();
+        let plural = if chunks == 1 { "" } else { "s" };
         assert!(
-            run.stderr.contains(&format!("of the {chunks} chunks")),
+            run.stderr
+                .contains(&format!("of the {chunks} chunk{plural} that")),
             "{run:#?}"
         );
         let run = scratch.dmsnap(&format!("table --cover {DEVICES} layer.dms"));

@@ -97,7 +97,55 @@ fn test_wrong_usage_exits_with_1_and_says_what_was_wrong() {
     ] {
         let run = scratch.dmsnap(line);
         run.exits(1);
+        // Without any word the help is what is wanted.
+        assert!(
+            line.is_empty() || run.stderr.starts_with("dmsnap: "),
+            "{run:#?}"
+        );
         assert!(run.stderr.contains(word), "{line}: no {word:?} in {run:#?}");
         assert_eq!(run.stdout, "", "{line}");
     }
+}
+
+#[test]
+fn test_commands_on_layers_take_their_format_and_no_other() {
+    let scratch = Scratch::new();
+    for line in [
+        "map FORMAT layer.dms",
+        "resize -q FORMAT layer.dms +1M",
+        "io FORMAT layer.dms -c length",
+        "dump FORMAT layer.dms",
+        "check FORMAT layer.dms",
+        "merge -q FORMAT layer.dms",
+        "amend -q FORMAT -b base.raw -F raw layer.dms",
+        "table FORMAT layer.dms --origin-dev /dev/loop0 --cow-dev /dev/loop1",
+        "snapshot -q FORMAT layer.dms top.dms",
+    ] {
+        scratch.base_and_layer();
+        scratch
+            .dmsnap(&line.replace("FORMAT", "-f dmsnap"))
+            .succeeds();
+        let run = scratch.untouched(|| scratch.dmsnap(&line.replace("FORMAT", "-f raw")));
+        assert_ne!(run.code, 0, "{line}");
+        run.fails(run.code, &["layer.dms", "raw"]);
+    }
+}
+
+#[test]
+fn test_one_thing_is_in_the_singular() {
+    let scratch = Scratch::new();
+    scratch.dmsnap("create -q layer.dms 1M").succeeds();
+    scratch.io("layer.dms", &["write -q 0 512"]).succeeds();
+    let told = scratch.dmsnap("dump layer.dms");
+    assert!(
+        told.succeeds().contains("exceptions: 1 in 1 run\n"),
+        "{told:#?}"
+    );
+    scratch.poke("layer.dms", 16384 + 8, &[0xff, 0xff]);
+    let told = scratch.dmsnap("check layer.dms");
+    let text = told.exits(2);
+    assert!(text.contains("\n1 corruption: "), "{text}");
+    // Place and kind once, not again in the text.
+    assert!(!text.contains(": corrupt at offset"), "{text}");
+    assert_eq!(text.matches("offset 16384").count(), 1, "{text}");
 }

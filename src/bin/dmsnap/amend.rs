@@ -2,9 +2,10 @@
 
 use std::path::PathBuf;
 
+use dmsnap::format::Uuid;
 use dmsnap::{Amend, Image, OriginChoice};
 
-use crate::args::{FormatArg, OriginArgs};
+use crate::args::{FormatArg, LayerFormat, OriginArgs, format_is_missing};
 use crate::failure::{About, Failure, Result};
 use crate::output;
 use crate::size::parse_disk_size;
@@ -25,12 +26,17 @@ pub(crate) struct Args {
     /// Format of the backing; it is never guessed
     #[arg(short = 'F', long, value_name = "FMT", requires = "backing")]
     backing_format: Option<FormatArg>,
-    /// Give a bare store a descriptor, with this size; needs chunks of 4096 bytes or more
+    /// Give a bare store a descriptor, with this size, or write a damaged one anew; needs chunks of 4096 bytes or more
     #[arg(long, value_name = "SIZE", value_parser = parse_disk_size, group = "changes")]
     add_descriptor: Option<u64>,
-    /// Take the descriptor away: size and backing are forgotten
+    /// UUID of the added descriptor, for layers above that know it [default: random]
+    #[arg(long, value_name = "UUID", requires = "add_descriptor")]
+    uuid: Option<Uuid>,
+    /// Take the descriptor away, also a damaged one: size, backing and UUID are forgotten, and layers above refuse
     #[arg(long, group = "changes", conflicts_with_all = ["backing", "add_descriptor"])]
     remove_descriptor: bool,
+    #[command(flatten)]
+    format: LayerFormat,
     #[command(flatten)]
     origin: OriginArgs,
     /// The layer to change
@@ -38,12 +44,15 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> Result<u8> {
+    args.format.check(&args.file)?;
     let amend = changes(args)?;
     // The backing may be missing: naming another one is what this command is for.
     let options = args
         .origin
         .options_over(OriginChoice::Zeros)?
-        .writable(true);
+        .writable(true)
+        // These two mend a descriptor.
+        .ignore_descriptor_damage(args.add_descriptor.is_some() || args.remove_descriptor);
     let image = Image::open(&args.file, &options).about(&args.file)?;
     image.warnings().iter().for_each(output::warn);
     image.amend(&amend).about(&args.file)?;
@@ -59,6 +68,9 @@ fn changes(args: &Args) -> Result<Amend> {
     if let Some(size) = args.add_descriptor {
         amend = amend.add_descriptor(size);
     }
+    if let Some(uuid) = args.uuid {
+        amend = amend.uuid(uuid);
+    }
     if args.remove_descriptor {
         amend = amend.remove_descriptor();
     }
@@ -67,8 +79,6 @@ fn changes(args: &Args) -> Result<Amend> {
         (Some(""), None) => Ok(amend.no_origin()),
         (Some(""), Some(_)) => Err(Failure::new("no backing has no format: leave -F out")),
         (Some(name), Some(format)) => Ok(amend.origin(name, format.into())),
-        (Some(name), None) => Err(Failure::new(format!(
-            "the format of the backing \"{name}\" is missing, and it is never guessed: say -F raw or -F dmsnap"
-        ))),
+        (Some(name), None) => Err(format_is_missing(name)),
     }
 }

@@ -25,6 +25,39 @@ impl From<FormatArg> for Format {
     }
 }
 
+/// `-f` of commands that work on layers only, for those who are used to say it.
+#[derive(clap::Args, Clone, Copy, Debug)]
+pub(crate) struct LayerFormat {
+    /// Format of FILE; only layers will do
+    #[arg(
+        short = 'f',
+        long = "format",
+        value_name = "FMT",
+        default_value = "dmsnap"
+    )]
+    format: FormatArg,
+}
+
+impl LayerFormat {
+    /// Refuses what is no layer.
+    pub(crate) fn check(self, path: &Path) -> Result<()> {
+        match self.format {
+            FormatArg::Dmsnap => Ok(()),
+            FormatArg::Raw => Err(Failure::at(
+                path,
+                "-f raw: this command works on layers only, format dmsnap",
+            )),
+        }
+    }
+}
+
+/// The failure of a backing without a format.
+pub(crate) fn format_is_missing(backing: &str) -> Failure {
+    Failure::new(format!(
+        "the format of the backing \"{backing}\" is missing, and it is never guessed: say -F raw or -F dmsnap"
+    ))
+}
+
 /// Heading of the options below.
 const ORIGIN: &str =
     "What lies below (a store made by the kernel does not say; a layer may be overridden)";
@@ -32,7 +65,8 @@ const ORIGIN: &str =
 /// What lies below the image, if not what it says itself.
 #[derive(clap::Args, Clone, Debug, Default)]
 pub(crate) struct OriginArgs {
-    /// What the image lies over, instead of the stored backing; again for what lies below that
+    /// What the image lies over, instead of the stored backing; again for what lies below that. A relative PATH starts at the current
+    /// directory, as all paths of a command line
     #[arg(long = "origin", value_name = "PATH", help_heading = ORIGIN)]
     paths: Vec<PathBuf>,
     /// Format of the --origin at the same place [default: raw]
@@ -49,7 +83,7 @@ pub(crate) struct OriginArgs {
     /// Size of the disk, if a store without a descriptor is not as long as its origin
     #[arg(long, value_name = "SIZE", value_parser = parse_disk_size, help_heading = ORIGIN)]
     disk_size: Option<u64>,
-    /// Open even if the backing's UUID is not the recorded one
+    /// Go on even if the backing's UUID is not the recorded one, or merge into a raw backing of another size than recorded
     #[arg(long, help_heading = ORIGIN)]
     ignore_origin_uuid: bool,
 }

@@ -15,9 +15,11 @@ use crate::source::{How, Source};
 /// Look for damage and leaked space, and repair what needs no guessing
 #[derive(clap::Args)]
 #[command(after_help = "\
-Only FILE is looked at, not what lies below. A leak is space in the file that no record refers to. Repairable is the \
-trace of an interrupted operation: no data is lost, but no kernel should write to the file before it is gone. \
-Corruption is never repaired here.
+Only FILE is looked at, not what lies below; of an --origin only the size, to tell which exceptions of a store without \
+a descriptor lie past the end. A leak is a chunk before the next free one that occupies space and that no record names; \
+what lies behind the next free chunk is no leak, later writes use it. Repairable is the trace of an interrupted \
+operation: no data is lost, but no kernel should write to the file before it is gone; or one damaged slot of the image \
+descriptor, which is written anew from the other. Corruption is never repaired here.
 
 Exit codes: 0 nothing wrong (any more); 1 the check could not be completed; 2 corruption; 3 leaks or something \
 repairable, but no corruption; 63 not a layer, nothing to check.")]
@@ -116,6 +118,10 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
                 .about(&args.file)
                 .map_err(|failure: Failure| failure.with_code(EXIT_NOT_SUPPORTED));
         }
+        // Not the advice to check.
+        Err(error) if error.kind() == ErrorKind::Corrupt => {
+            return Err(error).about(&args.file).map_err(Failure::without_hint);
+        }
         other => other.about(&args.file)?,
     };
     let outcome = Outcome::new(args, &outcome);
@@ -210,11 +216,12 @@ impl Outcome {
             ))?;
         }
         let fixed = [
-            (self.leaks_fixed, "leaked chunks given back"),
-            (details.repaired, "traces of interrupted operations removed"),
+            (self.leaks_fixed, "leaked chunk", "given back"),
+            (details.repaired, "finding", "mended"),
         ];
-        for (count, what) in fixed.iter().filter(|(count, _)| *count > 0) {
-            output::line(format_args!("Repaired: {count} {what}."))?;
+        for (count, what, how) in fixed.iter().filter(|(count, ..)| *count > 0) {
+            let count = output::count(*count, what);
+            output::line(format_args!("Repaired: {count} {how}."))?;
         }
         self.print_verdict()?;
         if let Some(total) = self.total_clusters.filter(|total| *total > 0) {
@@ -234,20 +241,21 @@ impl Outcome {
         }
         if self.corruptions > 0 {
             output::line(format_args!(
-                "{} corruptions: data is lost or may be wrong. Work on a copy; nothing here repairs this.",
-                self.corruptions
+                "{}: data is lost or may be wrong. Work on a copy; nothing here repairs this.",
+                output::count(self.corruptions, "corruption")
             ))?;
         }
         if details.repairable > 0 {
             output::line(format_args!(
-                "{} repairable findings, harmless for data: see -r all.",
-                details.repairable
+                "{}, harmless for data: see -r all.",
+                output::count(details.repairable, "repairable finding")
             ))?;
         }
         if self.leaks > 0 {
             output::line(format_args!(
-                "{} leaked chunks, {} bytes: space without use, harmless for data: see -r leaks.",
-                self.leaks, details.leaked_bytes
+                "{}, {} bytes: space without use, harmless for data: see -r leaks.",
+                output::count(self.leaks, "leaked chunk"),
+                details.leaked_bytes
             ))?;
         }
         Ok(())

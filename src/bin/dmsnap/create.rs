@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use dmsnap::storage::Storage;
 use dmsnap::{CreateOptions, Format, Image};
 
-use crate::args::{CreateSettings, FormatArg};
+use crate::args::{CreateSettings, FormatArg, format_is_missing};
 use crate::failure::{About, Failure, Result};
 use crate::size::parse_disk_size;
 use crate::target::{self, Target};
@@ -65,9 +65,7 @@ fn merge_settings(args: &Args) -> Result<CreateSettings> {
     )?;
     settings.bare |= args.bare;
     match (&settings.backing, settings.backing_format) {
-        (Some(backing), None) => Err(Failure::new(format!(
-            "the format of the backing \"{backing}\" is missing, and it is never guessed: say -F raw or -F dmsnap"
-        ))),
+        (Some(backing), None) => Err(format_is_missing(backing)),
         (None, Some(_)) => Err(Failure::new(
             "-F without -b: which backing has this format?",
         )),
@@ -161,7 +159,8 @@ fn create_options(args: &Args, settings: &CreateSettings) -> Result<CreateOption
     }
     match (args.backing_unsafe, &settings.backing, settings.size) {
         (false, _, _) => Ok(options),
-        (true, Some(_), Some(size)) => Ok(options.origin_identity(None, size)),
+        // 0: nobody knows.
+        (true, Some(_), Some(_)) => Ok(options.origin_identity(None, 0)),
         (true, _, _) => Err(Failure::at(&args.file, "-u needs a backing and a size")),
     }
 }

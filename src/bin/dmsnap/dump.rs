@@ -7,7 +7,7 @@ use dmsnap::store::State;
 use dmsnap::{Image, ImageInfo, OriginChoice, inspect};
 use serde::Serialize;
 
-use crate::args::OriginArgs;
+use crate::args::{LayerFormat, OriginArgs};
 use crate::failure::{About, Result};
 use crate::info::state_name;
 use crate::output::{self, OutputFormat};
@@ -24,6 +24,8 @@ pub(crate) struct Args {
     /// Take no lock: an image in use may change meanwhile
     #[arg(short = 'U', long)]
     force_share: bool,
+    #[command(flatten)]
+    format: LayerFormat,
     #[command(flatten)]
     origin: OriginArgs,
     /// The layer
@@ -74,8 +76,12 @@ struct Run {
 }
 
 pub(crate) fn run(args: &Args) -> Result<u8> {
+    args.format.check(&args.file)?;
     let path = &args.file;
     let info = inspect(path).about(path)?;
+    for damage in &info.descriptor_damage {
+        output::warn(format_args!("{}: {damage}", path.display()));
+    }
     let exceptions = if info.state == State::Invalid {
         Vec::new()
     } else {
@@ -162,8 +168,8 @@ impl Dump {
         output::line(format_args!("next free chunk: {}", self.next_free))?;
         let count: u64 = self.exceptions.iter().map(|run| run.count).sum();
         output::line(format_args!(
-            "exceptions: {count} in {} runs",
-            self.exceptions.len()
+            "exceptions: {count} in {}",
+            output::count(self.exceptions.len() as u64, "run")
         ))?;
         for Run {
             old_chunk,
@@ -172,7 +178,8 @@ impl Dump {
         } in &self.exceptions
         {
             output::line(format_args!(
-                "    old {old_chunk} -> new {new_chunk}, {count} chunks"
+                "    old {old_chunk} -> new {new_chunk}, {}",
+                output::count(*count, "chunk")
             ))?;
         }
         Ok(())

@@ -63,8 +63,17 @@ impl Failure {
         }
     }
 
-    /// Calls a file by the name that the user knows it by.
+    /// Takes the advice away, where it leads nowhere.
+    pub(crate) fn without_hint(mut self) -> Failure {
+        self.hint = None;
+        self
+    }
+
+    /// Calls a file that is being made by the name that the user knows it by.
     pub(crate) fn renamed(mut self, from: &Path, to: &Path) -> Failure {
+        if self.hint == Some(NO_SPACE) {
+            self.hint = Some("add space and try again.");
+        }
         let (from, to) = (from.display().to_string(), to.display().to_string());
         self.message = self.message.replace(&from, &to);
         self
@@ -82,7 +91,7 @@ impl Failure {
 impl From<Error> for Failure {
     fn from(error: Error) -> Failure {
         Failure {
-            hint: hint(error.kind()),
+            hint: hint(&error),
             is_named: error.path().is_some(),
             ..Failure::new(error.to_string())
         }
@@ -106,23 +115,33 @@ impl<T> About<T> for std::io::Result<T> {
     }
 }
 
+/// For a file that was there before.
+const NO_SPACE: &str = "nothing that was flushed is lost; add space and try again.";
+
 /// What the library cannot know: which option of the tool helps.
-fn hint(kind: ErrorKind) -> Option<&'static str> {
-    match kind {
+fn hint(error: &Error) -> Option<&'static str> {
+    match error.kind() {
         ErrorKind::SnapshotInvalid => Some(
-            "the store was given up: it ran out of space or met an I/O error, and its header says so (valid = 0) for ever. \
-             Records written before that may be whole, but writes are missing. Its data is refused; `dmsnap dump` shows the \
-             header. Go back to a backup, or remove the file and create a new layer over the origin, which is unharmed.",
+            "its data is refused for good; `dmsnap dump` shows the header. Go back to a backup, or remove the file and create a new \
+             layer over the origin. That holds what was last written or merged to it; if a merge of this layer had begun, it is \
+             inconsistent.",
         ),
         ErrorKind::Busy => {
             Some("close the program that uses it, or detach the device, and try again.")
         }
         ErrorKind::OriginRefused => Some("say what lies below with --origin PATH."),
         ErrorKind::OriginMismatch => Some(
-            "name the right origin with --origin PATH; --ignore-origin-uuid opens it all the same, most likely with wrong content.",
+            "name the right origin with --origin PATH; --ignore-origin-uuid goes on all the same, most likely with wrong content.",
         ),
-        ErrorKind::Corrupt => Some("`dmsnap check` lists what is wrong."),
-        ErrorKind::NoSpace => Some("nothing that was flushed is lost; add space and try again."),
+        ErrorKind::Corrupt => Some(
+            "`dmsnap check` lists what is wrong. An image descriptor can be mended: `dmsnap amend` writes one anew \
+             (--add-descriptor SIZE) or takes it away (--remove-descriptor).",
+        ),
+        // The operating system's word on a file that the user named needs no hint.
+        ErrorKind::NotFound if !error.message().is_empty() => Some(
+            "name another one with --origin PATH, or record it with `dmsnap amend -b PATH -F FMT`.",
+        ),
+        ErrorKind::NoSpace => Some(NO_SPACE),
         _ => None,
     }
 }

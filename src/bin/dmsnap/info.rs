@@ -70,13 +70,20 @@ struct FormatSpecific {
 #[serde(rename_all = "kebab-case")]
 struct LayerFacts {
     chunk_size: u64,
-    exceptions: u64,
+    /// Those of an invalid store are not read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    exceptions: Option<u64>,
     state: &'static str,
     /// The kernel's status line.
     status: String,
-    sectors_allocated: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sectors_allocated: Option<u64>,
     total_sectors: u64,
-    metadata_sectors: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    metadata_sectors: Option<u64>,
+    /// Whether the size of the disk is that of its origin, which was not named: it is as long as the exceptions reach, at least.
+    #[serde(skip_serializing_if = "is_false")]
+    virtual_size_is_minimum: bool,
     /// Whether there is a descriptor.
     bare: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -86,6 +93,10 @@ struct LayerFacts {
     /// Size of the backing when the layer was made.
     #[serde(skip_serializing_if = "Option::is_none")]
     backing_size: Option<u64>,
+}
+
+fn is_false(switch: &bool) -> bool {
+    !switch
 }
 
 pub(crate) fn run(args: &Args) -> Result<u8> {
@@ -144,15 +155,24 @@ fn top_facts(args: &Args) -> Result<Facts> {
     let path = &args.file;
     let mut info = inspect(path).about(path)?;
     let is_asked = args.origin.is_given() || args.origin.disk_size().is_some();
-    if info.is_bare() && is_asked && info.state != State::Invalid {
+    let is_known = is_asked && info.state != State::Invalid;
+    if info.is_bare() && is_known {
         let options = args.origin.options_over(OriginChoice::Zeros)?.lock(false);
         info.virtual_size = Image::open(path, &options).about(path)?.size();
     }
-    Ok(layer_facts(path, &info))
+    let mut facts = layer_facts(path, &info);
+    if let Some(specific) = &mut facts.format_specific {
+        specific.data.virtual_size_is_minimum &= !is_known;
+    }
+    Ok(facts)
 }
 
 fn layer_facts(path: &Path, info: &ImageInfo) -> Facts {
+    for damage in &info.descriptor_damage {
+        output::warn(format_args!("{}: {damage}", path.display()));
+    }
     let descriptor = info.descriptor.as_ref();
+    let is_read = info.state != State::Invalid;
     let backing = descriptor.and_then(|descriptor| descriptor.origin_name.clone());
     Facts {
         virtual_size: info.virtual_size,
@@ -168,12 +188,13 @@ fn layer_facts(path: &Path, info: &ImageInfo) -> Facts {
             kind: Format::Dmsnap.name(),
             data: LayerFacts {
                 chunk_size: info.chunk_size.bytes(),
-                exceptions: info.exceptions,
+                exceptions: is_read.then_some(info.exceptions),
                 state: state_name(info.state),
                 status: info.status.to_string(),
-                sectors_allocated: info.usage.sectors_allocated,
+                sectors_allocated: is_read.then_some(info.usage.sectors_allocated),
                 total_sectors: info.usage.total_sectors,
-                metadata_sectors: info.usage.metadata_sectors,
+                metadata_sectors: is_read.then_some(info.usage.metadata_sectors),
+                virtual_size_is_minimum: info.is_bare(),
                 bare: info.is_bare(),
                 uuid: descriptor.map(|descriptor| descriptor.uuid.to_string()),
                 backing_uuid: descriptor
@@ -181,7 +202,8 @@ fn layer_facts(path: &Path, info: &ImageInfo) -> Facts {
                     .map(|uuid| uuid.to_string()),
                 backing_size: descriptor
                     .filter(|descriptor| descriptor.origin_name.is_some())
-                    .map(|descriptor| descriptor.origin_size),
+                    .map(|descriptor| descriptor.origin_size)
+                    .filter(|size| *size > 0),
             },
         }),
     }
@@ -237,7 +259,15 @@ fn print(facts: &Facts) -> Result<()> {
     let size = facts.virtual_size;
     output::line(format_args!("image: {}", facts.filename))?;
     output::line(format_args!("file format: {}", facts.format))?;
-    output::line(format_args!("virtual size: {} ({size} bytes)", human(size)))?;
+    let specific = facts.format_specific.as_ref();
+    let least = match specific.map(|specific| &specific.data) {
+        Some(data) if data.virtual_size_is_minimum => "at least ",
+        _ => "",
+    };
+    output::line(format_args!(
+        "virtual size: {least}{} ({size} bytes)",
+        human(size)
+    ))?;
     if let Some(size) = facts.actual_size {
         output::line(format_args!("disk size: {}", human(size)))?;
     }
@@ -277,6 +307,9 @@ fn print_layer(data: &LayerFacts) -> Result<()> {
         output::line(format_args!("    backing uuid: {uuid}"))?;
     }
     output::line(format_args!("    state: {}", data.state))?;
-    output::line(format_args!("    exceptions: {}", data.exceptions))?;
+    match data.exceptions {
+        Some(count) => output::line(format_args!("    exceptions: {count}"))?,
+        None => output::line("    exceptions: not read")?,
+    }
     output::line(format_args!("    kernel status: {}", data.status))
 }

@@ -99,8 +99,12 @@ fn main() -> ExitCode {
 
 /// Prints what clap has to say. Asking for help is no failure; wrong usage exits with 1 as in qemu-img, not with clap's 2.
 fn usage(error: &clap::Error) -> ExitCode {
-    // Nothing can be done about a closed terminal.
-    let _ = error.print();
+    match error.render().to_string().strip_prefix("error: ") {
+        // As every other failure begins.
+        Some(text) => output::complain(text.trim_end()),
+        // Nothing can be done about a closed terminal.
+        None => drop(error.print()),
+    }
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => ExitCode::SUCCESS,
         _ => ExitCode::from(Failure::GENERAL),

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use dmsnap::{ByteRange, ExtentKind, Image, ImageExtent};
 use serde::Serialize;
 
-use crate::args::OriginArgs;
+use crate::args::{LayerFormat, OriginArgs};
 use crate::failure::{About, Failure, Result};
 use crate::output::{self, OutputFormat};
 use crate::size::parse_size;
@@ -25,6 +25,8 @@ pub(crate) struct Args {
     /// Take no locks: an image in use may change meanwhile
     #[arg(short = 'U', long)]
     force_share: bool,
+    #[command(flatten)]
+    format: LayerFormat,
     #[command(flatten)]
     origin: OriginArgs,
     /// The layer
@@ -62,6 +64,7 @@ impl From<ImageExtent> for Extent {
 }
 
 pub(crate) fn run(args: &Args) -> Result<u8> {
+    args.format.check(&args.file)?;
     let options = args.origin.options()?.lock(!args.force_share);
     let image = Image::open(&args.file, &options).about(&args.file)?;
     image.warnings().iter().for_each(output::warn);

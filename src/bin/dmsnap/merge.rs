@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use dmsnap::{ErrorKind, Image, MergeProgress};
 
-use crate::args::OriginArgs;
+use crate::args::{LayerFormat, OriginArgs};
 use crate::failure::{About, Failure, Result};
 use crate::output;
 use crate::progress::Progress;
@@ -20,9 +20,11 @@ pub(crate) struct Args {
     /// Show progress
     #[arg(short, long)]
     progress: bool,
-    /// Print nothing, no warning either
+    /// Print nothing, not even that other layers over the origin become wrong
     #[arg(short, long)]
     quiet: bool,
+    #[command(flatten)]
+    format: LayerFormat,
     #[command(flatten)]
     origin: OriginArgs,
     /// The layer to merge
@@ -30,6 +32,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> Result<u8> {
+    args.format.check(&args.file)?;
     let interrupt = Interrupt::catch()?;
     let options = args.origin.options()?.writable(true);
     let image = Image::open(&args.file, &options).about(&args.file)?;
@@ -50,8 +53,8 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
     image.close().about(&args.file)?;
     if !args.quiet {
         output::line(format_args!(
-            "Merged {} exceptions of '{}' into '{}', {} bytes.",
-            last.total,
+            "Merged {} of '{}' into '{}', {} bytes.",
+            output::count(last.total, "exception"),
             args.file.display(),
             origin.name,
             last.bytes_copied
@@ -79,8 +82,9 @@ fn merge(
         Err(error) if error.kind() == ErrorKind::Cancelled => {
             let MergeProgress { done, total, .. } = last;
             interrupt.check(&format!(
-                "{}: {done} of {total} exceptions are merged; merge again to go on",
-                args.file.display()
+                "{}: {done} of {} merged; merge again to go on",
+                args.file.display(),
+                output::count(total, "exception")
             ))?;
             Err(error).about(&args.file)
         }

@@ -21,6 +21,12 @@ pub(crate) fn line(text: impl Display) -> Result<()> {
     put(format_args!("{text}\n"))
 }
 
+/// A number of things, in the singular where it is one.
+pub(crate) fn count(number: u64, thing: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {thing}{plural}")
+}
+
 /// Prints text as it is.
 pub(crate) fn put(text: impl Display) -> Result<()> {
     let written = write!(io::stdout().lock(), "{text}").and_then(|()| io::stdout().flush());

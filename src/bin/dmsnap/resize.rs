@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use dmsnap::Image;
 
-use crate::args::OriginArgs;
+use crate::args::{LayerFormat, OriginArgs};
 use crate::failure::{About, Failure, Result};
 use crate::output;
 use crate::size::parse_disk_size;
@@ -18,6 +18,8 @@ pub(crate) struct Args {
     /// Allow a smaller size: what lies past the new end is lost
     #[arg(long)]
     shrink: bool,
+    #[command(flatten)]
+    format: LayerFormat,
     #[command(flatten)]
     origin: OriginArgs,
     /// The layer to resize
@@ -56,6 +58,7 @@ impl Change {
 }
 
 pub(crate) fn run(args: &Args) -> Result<u8> {
+    args.format.check(&args.file)?;
     let options = args.origin.options()?.writable(true);
     let image = Image::open(&args.file, &options).about(&args.file)?;
     image.warnings().iter().for_each(output::warn);

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use dmsnap::Image;
 
-use crate::args::{CreateSettings, OriginArgs};
+use crate::args::{CreateSettings, LayerFormat, OriginArgs};
 use crate::failure::{About, Failure, Result};
 use crate::output;
 
@@ -21,6 +21,8 @@ pub(crate) struct Args {
     #[arg(short, long, value_name = "NAME=VALUE,...")]
     options: Vec<String>,
     #[command(flatten)]
+    format: LayerFormat,
+    #[command(flatten)]
     origin: OriginArgs,
     /// The layer that is frozen
     file: PathBuf,
@@ -29,6 +31,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> Result<u8> {
+    args.format.check(&args.file)?;
     let settings = CreateSettings::parse(&args.options)?;
     if settings.bare
         || settings.size.is_some()

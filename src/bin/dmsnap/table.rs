@@ -1,5 +1,7 @@
 //! `dmsnap table`
 
+use std::fs;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use dmsnap::format::Geometry;
@@ -7,7 +9,7 @@ use dmsnap::storage::{FileOptions, LockMode, Storage};
 use dmsnap::units::SECTOR_SIZE;
 use dmsnap::{CheckOptions, Format, Image, ImageInfo, Repair};
 
-use crate::args::OriginArgs;
+use crate::args::{LayerFormat, OriginArgs};
 use crate::dump::next_free;
 use crate::failure::{About, Failure, Result};
 use crate::output;
@@ -31,12 +33,15 @@ pub(crate) struct Args {
     #[arg(long)]
     name: Option<String>,
     #[command(flatten)]
+    format: LayerFormat,
+    #[command(flatten)]
     origin: OriginArgs,
     /// The layer
     file: PathBuf,
 }
 
 pub(crate) fn run(args: &Args) -> Result<u8> {
+    args.format.check(&args.file)?;
     let path = &args.file;
     for device in args.origin_dev.iter().chain([&args.cow_dev]) {
         if device.is_empty() || device.contains(char::is_whitespace) {
@@ -45,6 +50,15 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
             )));
         }
     }
+    if args.origin_dev.as_ref() == Some(&args.cow_dev) {
+        return Err(Failure::new(format!(
+            "'{}' cannot be both the origin's device and the layer's",
+            args.cow_dev
+        )));
+    }
+    if let Some(name) = &args.name {
+        check_name(name)?;
+    }
     // What cannot be opened is told by the library, better than by a list of findings.
     let (mut info, warnings) = look_at(args)?;
     warnings.iter().for_each(output::warn);
@@ -52,9 +66,78 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
         (info, _) = look_at(args)?;
     }
     let table = Table::new(args, &info)?;
+    check_blocks(args, &info)?;
     fit_length(args, &info)?;
     table.print()?;
     Ok(0)
+}
+
+/// The longest name that device-mapper takes; the device below needs room for its suffix.
+const MAX_NAME: usize = 127 - BELOW.len();
+
+const BELOW: &str = "-origin";
+
+/// What dmsetup would refuse, or write in another way.
+fn check_name(name: &str) -> Result<()> {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_.+:=@#".contains(c);
+    if name.is_empty() || name.len() > MAX_NAME || !name.chars().all(is_plain) {
+        return Err(Failure::new(format!(
+            "--name '{name}': wanted 1 to {MAX_NAME} letters, digits and -_.+:=@#"
+        )));
+    }
+    Ok(())
+}
+
+/// The smallest chunk that suits every device.
+const ANY_BLOCK: u64 = 4096;
+
+/// A kernel refuses chunks that are no multiple of the logical block of both devices. Those that exist already are asked.
+fn check_blocks(args: &Args, info: &ImageInfo) -> Result<()> {
+    let chunk = info.chunk_size.bytes();
+    if chunk >= ANY_BLOCK {
+        return Ok(());
+    }
+    let mut unknown = Vec::new();
+    for device in args.origin_dev.iter().chain([&args.cow_dev]) {
+        match logical_block(Path::new(device)) {
+            Some(block) if chunk < block => {
+                return Err(Failure::at(
+                    &args.file,
+                    format!(
+                        "its chunks of {chunk} bytes are smaller than the logical blocks of {device}, {block} bytes: no kernel takes that"
+                    ),
+                ));
+            }
+            Some(_) => {}
+            None => unknown.push(device.as_str()),
+        }
+    }
+    if !unknown.is_empty() {
+        output::warn(format_args!(
+            "{}: chunks of {chunk} bytes; a kernel refuses them if the logical blocks of {} are larger",
+            args.file.display(),
+            unknown.join(" or ")
+        ));
+    }
+    Ok(())
+}
+
+/// The logical block size of a device, as sysfs has it; of a partition it is its disk's.
+fn logical_block(device: &Path) -> Option<u64> {
+    let metadata = fs::metadata(device).ok()?;
+    if !metadata.file_type().is_block_device() {
+        return None;
+    }
+    let number = metadata.rdev();
+    // As glibc splits it.
+    let major = (number >> 8 & 0xfff) | (number >> 32 & !0xfff);
+    let minor = (number & 0xff) | (number >> 12 & !0xff);
+    let directory = PathBuf::from(format!("/sys/dev/block/{major}:{minor}"));
+    let queues = [directory.join("queue"), directory.join("../queue")];
+    let mut texts = queues
+        .iter()
+        .filter_map(|queue| fs::read_to_string(queue.join("logical_block_size")).ok());
+    texts.next()?.trim().parse().ok()
 }
 
 /// Facts about the chain, and what looked wrong without harm.
@@ -78,9 +161,9 @@ fn clear_traces(path: &Path) -> Result<bool> {
     }
     let mended = dmsnap::check(path, &CheckOptions::new().repair(Repair::All)).about(path)?;
     output::warn(format_args!(
-        "{}: removed {} traces of an interrupted operation",
+        "{}: removed {} of an interrupted operation",
         path.display(),
-        mended.repaired
+        output::count(mended.repaired, "trace")
     ));
     Ok(true)
 }
@@ -91,7 +174,8 @@ fn fit_length(args: &Args, info: &ImageInfo) -> Result<()> {
     let geometry = Geometry::new(info.chunk_size);
     let present = geometry.whole_chunks(info.file_size);
     let too_large = || Failure::at(path, "the file would be longer than any file can be");
-    let mut wanted = present;
+    // A loop device drops an odd tail.
+    let mut wanted = info.chunk_size.count_for(info.file_size);
     if args.cover {
         wanted = wanted.max(covering_chunks(geometry, info).ok_or_else(too_large)?);
     }
@@ -101,7 +185,7 @@ fn fit_length(args: &Args, info: &ImageInfo) -> Result<()> {
     if !args.cover {
         warn_of_overflow(path, geometry, info, wanted);
     }
-    if wanted == present {
+    if wanted == present && info.chunk_size.start_of(present) == Some(info.file_size) {
         return Ok(());
     }
     let size = info.chunk_size.start_of(wanted).ok_or_else(too_large)?;
@@ -138,8 +222,9 @@ fn warn_of_overflow(path: &Path, geometry: Geometry, info: &ImageInfo, chunks: u
         .saturating_sub(info.exceptions);
     if free < missing {
         output::warn(format_args!(
-            "{}: room for {free} of the {missing} chunks that may be written; make it longer before writes, or say --cover",
-            path.display()
+            "{}: room for {free} of the {} that may be written; make it longer before writes, or say --cover",
+            path.display(),
+            output::count(missing, "chunk")
         ));
     }
 }
@@ -183,7 +268,15 @@ impl Table {
             ));
         }
         let origin = match (below, &args.origin_dev) {
-            (None, _) => None,
+            (None, None) => None,
+            (None, Some(device)) => {
+                return Err(Failure::at(
+                    path,
+                    format!(
+                        "has no backing, so there is nothing that {device} could show: leave --origin-dev out"
+                    ),
+                ));
+            }
             (Some(_), None) => {
                 return Err(Failure::at(
                     path,
@@ -229,7 +322,7 @@ impl Table {
                 "# {device} has to show {layer}, a layer itself: attach that one first"
             ))?;
         }
-        let below = format!("{name}-origin");
+        let below = format!("{name}{BELOW}");
         let origin = match &self.origin {
             None => {
                 self.create(&below, &[format!("0 {length} zero")])?;

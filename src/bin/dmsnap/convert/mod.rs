@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use dmsnap::{CreateOptions, Format, Image, OriginChoice};
 
-use crate::args::{CreateSettings, FormatArg, OriginArgs};
+use crate::args::{CreateSettings, FormatArg, OriginArgs, format_is_missing};
 use crate::failure::{About, Failure, Result};
 use crate::output;
 use crate::progress::Progress;
@@ -133,9 +133,7 @@ fn open_backing(args: &Args, settings: &CreateSettings) -> Result<Option<Backing
         return Ok(None);
     };
     let Some(format) = settings.backing_format else {
-        return Err(Failure::new(format!(
-            "the format of the backing \"{name}\" is missing, and it is never guessed: say -F raw or -F dmsnap"
-        )));
+        return Err(format_is_missing(&name));
     };
     let path = args.target.parent().unwrap_or(Path::new("")).join(&name);
     let none = OriginArgs::default();

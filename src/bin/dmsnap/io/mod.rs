@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use dmsnap::Image;
 
-use crate::args::OriginArgs;
+use crate::args::{LayerFormat, OriginArgs};
 use crate::failure::{About, Failure, Result};
 use crate::output;
 use command::Command;
@@ -26,9 +26,11 @@ pub(crate) struct Args {
     /// Bypass the page cache
     #[arg(short, long)]
     nocache: bool,
-    /// Take no lock; reading only
+    /// Take no lock: only with -r
     #[arg(short = 'U', long, requires = "read_only")]
     force_share: bool,
+    #[command(flatten)]
+    format: LayerFormat,
     #[command(flatten)]
     origin: OriginArgs,
     /// The layer
@@ -36,6 +38,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> Result<u8> {
+    args.format.check(&args.file)?;
     // A slip in the last command is found before the first one writes.
     let commands = args
         .cmd
