@@ -2,6 +2,8 @@
 
 CARGO   ?= cargo
 INSTALL ?= install
+# Tells the dynamic loader of a new library.
+LDCONFIG ?= PATH="$$PATH:/sbin:/usr/sbin" ldconfig
 PREFIX  ?= /usr/local
 DESTDIR ?=
 
@@ -59,6 +61,7 @@ install: ## into PREFIX (/usr/local), below DESTDIR
 		-e 's|@VERSION@|$(VERSION)|' dmsnap.pc.in > $(DESTDIR)$(PKGCONFIGDIR)/dmsnap.pc
 	chmod 644 $(DESTDIR)$(PKGCONFIGDIR)/dmsnap.pc
 	$(INSTALL) -m 644 docs/dmsnap.1 $(DESTDIR)$(MANDIR)/man1/dmsnap.1
+	@if [ -z "$(DESTDIR)" ] && [ "$$(id -u)" = 0 ]; then $(LDCONFIG) || :; fi
 
 uninstall: ## removes what install put in place
 	rm -f $(DESTDIR)$(BINDIR)/dmsnap $(DESTDIR)$(INCLUDEDIR)/dmsnap.h $(DESTDIR)$(INCLUDEDIR)/dmsnap.hpp \

@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use dmsnap::storage::testing::{PowerCut, Recorder, RecordingStorage};
 use dmsnap::storage::{MemoryStorage, SharedStorage};
+use dmsnap::store::FindingKind;
 use dmsnap::{ByteRange, CheckOptions, ErrorKind, Image, OriginChoice, check_storage};
 use image_common::*;
 use proptest::prelude::*;
@@ -224,6 +225,10 @@ impl Trace {
                 let outcome = check_storage(storage, &CheckOptions::new()).unwrap();
                 let findings = outcome.report.findings;
                 assert_eq!(outcome.remaining_corruptions, 0, "{what}: {findings:?}");
+                let damaged = findings
+                    .iter()
+                    .any(|finding| finding.kind == FindingKind::Descriptor);
+                assert!(!damaged, "{what}: {findings:?}");
             }
             return;
         }

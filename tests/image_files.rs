@@ -159,10 +159,18 @@ fn test_chains_that_contain_themselves_or_are_too_long_are_refused() {
             .writable(true)
             .origin(OriginChoice::Zeros),
     );
-    image
+    let error = image
         .unwrap()
         .amend(&Amend::new().origin("base.raw", Format::Dmsnap))
-        .unwrap();
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ChainTooDeep, "{error}");
+    // What amend refuses a file that is moved can do.
+    let named = CreateOptions::new()
+        .size(1 << 20)
+        .origin("base.raw", Format::Dmsnap)
+        .origin_identity(None, 0);
+    Image::create(files.path("moved"), &named).unwrap();
+    fs::rename(files.path("moved"), &one).unwrap();
     for writable in [false, true] {
         let options = follow().writable(writable).ignore_origin_uuid(true);
         let (kind, text) = open_error(&one, &options);

@@ -7,13 +7,21 @@
 set -euo pipefail
 export PATH="$PATH:/usr/sbin:/sbin"
 
-demo=(mke2fs:e2fsprogs e2fsck:e2fsprogs debugfs:e2fsprogs)
-tests=(cc:gcc c++:g++ nm:binutils pkg-config:pkg-config valgrind:valgrind qemu-io:qemu-utils
+# Rust links with cc, and needs the C library to link to; gcc only recommends that.
+demo=(cc:gcc mke2fs:e2fsprogs e2fsck:e2fsprogs debugfs:e2fsprogs)
+tests=(c++:g++ nm:binutils pkg-config:pkg-config valgrind:valgrind qemu-io:qemu-utils
     losetup:mount groff:groff-base xz:xz-utils)
 
 die() { echo "tests/setup.sh: $*" >&2; exit 1; }
 
 command -v cargo > /dev/null || die "cargo is missing: install Rust 1.95 or newer (rustup, or a distribution's package)"
+
+if [ "${1:-}" != demo ]; then
+    for component in fmt:rustfmt clippy:clippy; do
+        "${CARGO:-cargo}" "${component%%:*}" --version > /dev/null 2>&1 ||
+            die "cargo ${component%%:*} is missing: rustup component add ${component#*:} (or a distribution's package)"
+    done
+fi
 
 wanted=("${demo[@]}")
 [ "${1:-}" = demo ] || wanted+=("${tests[@]}")
@@ -21,6 +29,10 @@ missing=()
 for entry in "${wanted[@]}"; do
     command -v "${entry%%:*}" > /dev/null || missing+=("${entry#*:}")
 done
+# A compiler without the C library's headers and start files links nothing.
+if [[ " ${missing[*]} " == *" gcc "* ]] || ! echo 'int main(void) { return 0; }' | cc -x c -o /dev/null - 2> /dev/null; then
+    missing+=(libc6-dev)
+fi
 [ ${#missing[@]} -gt 0 ] || exit 0
 mapfile -t missing < <(printf '%s\n' "${missing[@]}" | sort -u)
 

@@ -209,6 +209,7 @@ fn test_adding_and_removing_a_descriptor_leaves_an_image_at_every_crash() {
         run_job(&mut store, &mut disk, |disk| {
             for bytes in disk.crash_states() {
                 let store = load(&bytes).unwrap();
+                assert_eq!(store.descriptor_damage(), []);
                 if let Some(found) = store.descriptor() {
                     assert_eq!(found.origin_name, descriptor(0).origin_name);
                 }
@@ -216,5 +217,36 @@ fn test_adding_and_removing_a_descriptor_leaves_an_image_at_every_crash() {
         });
         let store = load(&disk.durable).unwrap();
         assert_eq!(store.descriptor().is_some(), wanted.is_some());
+    }
+}
+
+/// A slot that is neither good nor blank was damaged by something else than a power cut: that is what a store concludes from one.
+#[test]
+fn test_replacing_a_descriptor_never_looks_like_damage() {
+    let named = |size: u64, name: &str| Descriptor {
+        origin_name: Some(name.to_owned()),
+        ..descriptor(size)
+    };
+    let long = descriptor(CHUNK);
+    let mut disk = new_disk(Some(long.clone()));
+    let lengths = [1000, 1, 1000, 1000, 400, 412, 500, 1, 1, 1000];
+    for (round, len) in (2..).zip(lengths) {
+        let mut store = load(&disk.now()).unwrap();
+        let before = store.descriptor().cloned().unwrap();
+        let wanted = named(round * CHUNK, &"m".repeat(len));
+        store.prepare_descriptor(Some(wanted.clone())).unwrap();
+        run_job(&mut store, &mut disk, |disk| {
+            for bytes in disk.crash_states() {
+                let store = load(&bytes).unwrap();
+                assert_eq!(store.descriptor_damage(), [], "{len} after {round}");
+                let found = store.descriptor().unwrap();
+                let (name, size) = (&found.origin_name, found.virtual_size);
+                let is_old = *name == before.origin_name && size == before.virtual_size;
+                let is_new = *name == wanted.origin_name && size == wanted.virtual_size;
+                assert!(is_old || is_new);
+            }
+        });
+        let found = load(&disk.durable).unwrap();
+        assert_eq!(found.virtual_size(), wanted.virtual_size);
     }
 }

@@ -204,6 +204,8 @@ impl Layer {
         let descriptor = self.facts().descriptor().cloned();
         match descriptor {
             Some(mut descriptor) if self.origin.end() != old_size => {
+                // A size that is recorded and not there would make it look like another one, too.
+                self.origin.flush()?;
                 descriptor.origin_size = self.origin.end();
                 self.run_job(|store| store.prepare_descriptor(Some(descriptor)))
             }

@@ -369,8 +369,8 @@ impl<'a> Opener<'a> {
             "{name}: the origin {} has {size} bytes, it had {recorded} when the layer was made",
             origin.name()
         ));
-        // A merge that was stopped may have made it as long as the layer, and no more.
-        let is_grown = size > recorded && size == descriptor.virtual_size;
+        // A merge that was stopped may have made it as long as the layer.
+        let is_grown = (recorded..=descriptor.virtual_size).contains(&size);
         Ok((!is_grown && !self.options.ignore_origin_uuid).then_some(recorded))
     }
 }

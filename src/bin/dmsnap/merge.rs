@@ -20,7 +20,7 @@ pub(crate) struct Args {
     /// Show progress
     #[arg(short, long)]
     progress: bool,
-    /// Print nothing, not even that other layers over the origin become wrong
+    /// Print nothing but errors and warnings about the layer at hand; not that others over the origin become wrong
     #[arg(short, long)]
     quiet: bool,
     #[command(flatten)]
