@@ -7,7 +7,7 @@ use std::io::{IoSlice, IoSliceMut};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use dmsnap::storage::{LockMode, MemoryStorage, SharedStorage, Storage, StorageExtent};
+use dmsnap::storage::{LockMode, MemoryStorage, SharedStorage, Storage, StorageExtent, Users};
 use dmsnap::store::OverflowMode;
 use dmsnap::{ByteRange, ErrorKind, Image, OriginChoice, Result};
 use image_common::*;
@@ -54,6 +54,9 @@ impl Storage for Device {
     }
     fn lock(&self, _: LockMode) -> Result<()> {
         Ok(())
+    }
+    fn users(&self) -> &Users {
+        self.bytes.users()
     }
 }
 

@@ -4,12 +4,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::layer::Layer;
-use super::node::Node;
+use super::node::{Node, Origin};
 use super::open::{load_store, open_file};
 use super::run;
 use super::tracked::Tracked;
 use crate::error::Result;
-use crate::storage::{LockMode, SharedStorage};
+use crate::storage::{Hold, LockMode, SharedStorage};
 use crate::store::{CheckReader, CheckReport, LoadOptions};
 use crate::units::ByteRange;
 
@@ -118,18 +118,17 @@ pub fn check(path: impl AsRef<Path>, options: &CheckOptions) -> Result<CheckOutc
 /// # Errors
 /// As [`check`].
 pub fn check_storage(storage: &SharedStorage, options: &CheckOptions) -> Result<CheckOutcome> {
-    storage.lock(match (options.repair, options.lock) {
+    let mode = match (options.repair, options.lock) {
         (Repair::None, false) => LockMode::None,
         (Repair::None, true) => LockMode::Reader,
         _ => LockMode::Writer,
-    })?;
-    let result = check_and_repair(storage, options);
-    let unlocked = storage.lock(LockMode::None);
-    let outcome = result.map_err(|error| error.with_path(storage.name()))?;
-    unlocked.map(|()| outcome)
+    };
+    let hold = Hold::take(storage, mode)?;
+    check_and_repair(&hold, options).map_err(|error| error.with_path(storage.name()))
 }
 
-fn check_and_repair(storage: &SharedStorage, options: &CheckOptions) -> Result<CheckOutcome> {
+fn check_and_repair(hold: &Hold, options: &CheckOptions) -> Result<CheckOutcome> {
+    let storage = hold.storage();
     let report = read_report(storage, options)?;
     let leaks = find_leaks(storage, &report)?;
     let mut outcome = CheckOutcome {
@@ -147,7 +146,7 @@ fn check_and_repair(storage: &SharedStorage, options: &CheckOptions) -> Result<C
         return Ok(outcome);
     }
     if options.repair == Repair::All && outcome.report.repairable > 0 {
-        repair_records(storage, options)?;
+        repair_records(hold, options)?;
     }
     let report = read_report(storage, options)?;
     give_back(storage, &find_leaks(storage, &report)?)?;
@@ -254,9 +253,10 @@ fn give_back(storage: &SharedStorage, leaks: &Leaks) -> Result<()> {
     }
 }
 
-fn repair_records(storage: &SharedStorage, options: &CheckOptions) -> Result<()> {
+fn repair_records(hold: &Hold, options: &CheckOptions) -> Result<()> {
+    let storage = hold.storage();
     let store = load_store(storage, load_options(storage, options, true)?)?;
-    let layer = Layer::new(store, Arc::clone(storage), None, Node::Zeros).with_foreign_lock();
+    let layer = Layer::new(store, hold, None, Origin::ZEROS);
     layer.run_job(|store| store.prepare_repair())?;
     let descriptor = layer.facts().descriptor().cloned();
     if !layer.facts().descriptor_damage().is_empty() {

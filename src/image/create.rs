@@ -12,7 +12,7 @@ use super::tracked::Tracked;
 use super::{CreateOptions, Format, Image, names, run};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{Descriptor, IncompatibleFeatures, Uuid};
-use crate::storage::{FileOptions, LockMode, SharedStorage};
+use crate::storage::{FileOptions, Hold, LockMode, SharedStorage};
 use crate::store::{FormatOptions, LoadOptions, State, format_plan};
 use crate::units::{ChunkSize, SECTOR_SIZE};
 
@@ -37,10 +37,9 @@ impl Image {
                 let message = "cannot be its own origin";
                 return Err(named(Error::new(ErrorKind::InvalidArgument, message)));
             }
-            storage.lock(LockMode::Writer)?;
-            return format_storage(&storage, format);
+            return format_storage(&Hold::take(&storage, LockMode::Writer)?, format);
         }
-        create_file(path, format).map(drop)
+        create_file(path, format)
     }
 
     /// Creates a layer in `storage`, whose content is lost. Opens nothing else: an origin's size and UUID come from
@@ -53,29 +52,22 @@ impl Image {
         let format = options
             .format(origin.as_ref())
             .map_err(|error| error.with_path(storage.name()))?;
-        storage.lock(LockMode::Writer)?;
-        let result = format_storage(storage, format);
-        let unlocked = storage.lock(LockMode::None);
-        result.and(unlocked)
+        format_storage(&Hold::take(storage, LockMode::Writer)?, format)
     }
 }
 
 /// Creates a file with a new store in it, durable under its name. The file is removed if that fails.
-pub(super) fn create_file(path: &Path, format: FormatOptions) -> Result<SharedStorage> {
+pub(super) fn create_file(path: &Path, format: FormatOptions) -> Result<()> {
     let storage: SharedStorage = Arc::new(FileOptions::new().create_new(true).open(path)?);
-    let result = format_storage(&storage, format).and_then(|()| sync_directory(path));
-    match result {
-        Ok(()) => Ok(storage),
-        Err(error) => {
-            drop(storage);
-            let _ = fs::remove_file(path);
-            Err(error)
-        }
-    }
+    Hold::take(&storage, LockMode::Writer)
+        .and_then(|hold| format_storage(&hold, format))
+        .and_then(|()| sync_directory(path))
+        .inspect_err(|_| drop(fs::remove_file(path)))
 }
 
 /// Makes a new store of a storage. What a growable one held is cut off first.
-pub(super) fn format_storage(storage: &SharedStorage, mut format: FormatOptions) -> Result<()> {
+pub(super) fn format_storage(hold: &Hold, mut format: FormatOptions) -> Result<()> {
+    let storage = hold.storage();
     format.fixed_size = !storage.is_growable();
     let run = || {
         let mut plan = format_plan(&format)?;
@@ -179,12 +171,12 @@ pub(super) fn random_uuid() -> Result<Uuid> {
 }
 
 /// What a layer records about its origin.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct OriginFacts {
     pub(super) uuid: Option<Uuid>,
     pub(super) size: u64,
     /// Held so that nobody changes the origin meanwhile.
-    storage: Option<SharedStorage>,
+    hold: Option<Hold>,
 }
 
 impl OriginFacts {
@@ -192,12 +184,12 @@ impl OriginFacts {
         OriginFacts {
             uuid,
             size,
-            storage: None,
+            hold: None,
         }
     }
 
     fn is_file(&self, id: Option<(u64, u64)>) -> bool {
-        let own = self.storage.as_ref().and_then(|storage| storage.file_id());
+        let own = self.hold.as_ref().and_then(|hold| hold.storage().file_id());
         own.is_some() && own == id
     }
 
@@ -217,13 +209,13 @@ impl OriginFacts {
     /// Looks at a file that is to be an origin.
     pub(super) fn of_file(path: &Path, format: Format) -> Result<OriginFacts> {
         let storage = open_file(path, false, false)?;
-        storage.lock(LockMode::Reader)?;
+        let hold = Some(Hold::take(&storage, LockMode::Reader)?);
         if format == Format::Raw {
             let size = storage.size()?;
             return Ok(OriginFacts {
                 uuid: None,
                 size,
-                storage: Some(storage),
+                hold,
             });
         }
         let options = LoadOptions {
@@ -242,10 +234,6 @@ impl OriginFacts {
             return Err(named(Error::new(ErrorKind::InvalidArgument, message)));
         };
         let (uuid, size) = (Some(descriptor.uuid), descriptor.virtual_size);
-        Ok(OriginFacts {
-            uuid,
-            size,
-            storage: Some(Arc::clone(&storage)),
-        })
+        Ok(OriginFacts { uuid, size, hold })
     }
 }

@@ -2,14 +2,14 @@
 
 use std::io::{IoSlice, IoSliceMut};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::gate::Gate;
 use super::layer::Layer;
 use super::open::MAX_DEPTH;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{Descriptor, Header};
-use crate::storage::Storage;
+use crate::storage::{Hold, Storage};
 use crate::store::{OverflowMode, State, Status, Usage};
 use crate::units::{ByteRange, ChunkSize, CowChunk, OriginChunk};
 
@@ -30,6 +30,8 @@ pub struct Image {
 #[derive(Debug)]
 pub(super) struct Inner {
     pub(super) tops: Tops,
+    /// On the storage of the present top layer.
+    top_hold: Mutex<Hold>,
     /// Passed by everything that changes content.
     pub(super) gate: Gate,
     /// Whether a job that excludes others is under way.
@@ -99,6 +101,10 @@ impl Drop for JobSlot {
 }
 
 impl Inner {
+    pub(super) fn top_hold(&self) -> MutexGuard<'_, Hold> {
+        self.top_hold.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(super) fn check_writable(&self) -> Result<()> {
         if self.writable.load(Ordering::Acquire) {
             return Ok(());
@@ -132,7 +138,7 @@ impl Inner {
 
 impl Image {
     pub(super) fn new(
-        top: Arc<Layer>,
+        (top, hold): (Arc<Layer>, Hold),
         writable: bool,
         direct: bool,
         overflow: OverflowMode,
@@ -140,6 +146,7 @@ impl Image {
     ) -> Image {
         let inner = Inner {
             tops: Tops::new(top),
+            top_hold: Mutex::new(hold),
             gate: Gate::default(),
             job: AtomicBool::new(false),
             writable: AtomicBool::new(writable),

@@ -5,12 +5,12 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::flush::FlushRounds;
-use super::node::Node;
+use super::node::{Node, Origin};
 use super::run;
 use super::signal::Signal;
 use super::tracked::Tracked;
 use crate::error::{Error, ErrorKind, Result};
-use crate::storage::{LockMode, SharedStorage, Storage};
+use crate::storage::{Hold, LockMode, Storage};
 use crate::store::{OverflowMode, Pin, Pins, Plan, Progress, Store};
 use crate::units::ChunkSize;
 
@@ -26,6 +26,7 @@ pub(crate) struct Layer {
     pub(crate) cow: Tracked,
     pub(crate) path: Option<PathBuf>,
     pub(crate) origin: Node,
+    origin_hold: Option<Hold>,
     /// Something happened that those who were told to wait may wait for.
     pub(crate) changed: Signal,
     pub(crate) flush_rounds: FlushRounds,
@@ -35,8 +36,6 @@ pub(crate) struct Layer {
     pub(crate) full_is_final: bool,
     /// The size that the raw origin should have had, if it has another one: then it is most likely another file.
     pub(crate) recorded_origin_size: Option<u64>,
-    /// Whether the file's lock goes when the layer goes.
-    owns_lock: bool,
 }
 
 /// Keeps what a look-up returned from being reused until dropped.
@@ -57,25 +56,21 @@ impl Drop for PinGuard<'_> {
 }
 
 impl Layer {
-    pub(crate) fn new(
-        store: Store,
-        cow: SharedStorage,
-        path: Option<PathBuf>,
-        origin: Node,
-    ) -> Layer {
+    /// A layer in the storage that is held; whoever uses the layer has to keep that hold.
+    pub(crate) fn new(store: Store, hold: &Hold, path: Option<PathBuf>, origin: Origin) -> Layer {
         Layer {
             pins: Arc::clone(store.pins()),
             chunk: store.chunk_size(),
             store: RwLock::new(store),
-            cow: Tracked::new(cow),
+            cow: Tracked::new(Arc::clone(hold.storage())),
             path,
-            origin,
+            origin: origin.node,
+            origin_hold: origin.hold,
             changed: Signal::default(),
             flush_rounds: FlushRounds::default(),
             origin_written: AtomicBool::new(false),
             full_is_final: false,
             recorded_origin_size: None,
-            owns_lock: true,
         }
     }
 
@@ -91,10 +86,11 @@ impl Layer {
         self
     }
 
-    /// For a layer whose file somebody else has locked and goes on using.
-    pub(crate) fn with_foreign_lock(mut self) -> Layer {
-        self.owns_lock = false;
-        self
+    /// Claims the origin for a merge, or goes back to reading it only.
+    pub(crate) fn lock_origin(&self, mode: LockMode) -> Result<()> {
+        self.origin_hold
+            .as_ref()
+            .map_or(Ok(()), |hold| hold.change(mode))
     }
 
     /// The store, for look-ups.
@@ -195,15 +191,6 @@ impl Layer {
         let plan = self.store_mut().ok().and_then(|mut store| store.trim());
         if let Some(plan) = plan {
             let _ = self.run(plan);
-        }
-    }
-}
-
-impl Drop for Layer {
-    fn drop(&mut self) {
-        // A storage that the host supplied may outlive us.
-        if self.owns_lock {
-            let _ = self.cow.lock(LockMode::None);
         }
     }
 }

@@ -157,7 +157,7 @@ impl Merge {
         }
         self.layer.flush()?;
         self.layer.origin_written.store(false, Ordering::Release);
-        self.layer.origin.lock(LockMode::Reader)
+        self.layer.lock_origin(LockMode::Reader)
     }
 }
 
@@ -185,7 +185,7 @@ impl Layer {
             );
             return Err(Error::new(ErrorKind::OriginMismatch, message).with_path(self.cow.name()));
         }
-        self.origin.lock(LockMode::Writer)?;
+        self.lock_origin(LockMode::Writer)?;
         let old_size = self.origin.end();
         let result = self
             .origin
@@ -194,7 +194,7 @@ impl Layer {
         result.inspect_err(|_| {
             // After a merge that failed the origin is still written to.
             if self.facts().state() != State::MergeFailed {
-                let _ = self.origin.lock(LockMode::Reader);
+                let _ = self.lock_origin(LockMode::Reader);
             }
         })
     }

@@ -10,7 +10,7 @@ use super::copy::{self, Scratch};
 use super::layer::Layer;
 use super::tracked::Tracked;
 use crate::error::{Error, ErrorKind, Result};
-use crate::storage::{LockMode, SharedStorage, Storage};
+use crate::storage::{Hold, Storage};
 use crate::units::ByteRange;
 
 /// The origin of a layer.
@@ -22,6 +22,35 @@ pub(crate) enum Node {
     Raw(Arc<RawOrigin>),
     /// Another layer.
     Layer(Arc<Layer>),
+}
+
+/// An origin, and the right to rely on its content.
+#[derive(Debug)]
+pub(crate) struct Origin {
+    pub(crate) node: Node,
+    /// Each layer over it has one, so that one which wants to merge meets the others.
+    pub(crate) hold: Option<Hold>,
+}
+
+impl Origin {
+    pub(crate) const ZEROS: Origin = Origin {
+        node: Node::Zeros,
+        hold: None,
+    };
+
+    pub(crate) fn layer(layer: Arc<Layer>, hold: Hold) -> Origin {
+        Origin {
+            node: Node::Layer(layer),
+            hold: Some(hold),
+        }
+    }
+
+    pub(crate) fn raw(hold: Hold, path: Option<PathBuf>) -> Result<Origin> {
+        Ok(Origin {
+            node: Node::Raw(Arc::new(RawOrigin::new(&hold, path)?)),
+            hold: Some(hold),
+        })
+    }
 }
 
 /// A raw file or device at the bottom of a chain.
@@ -36,7 +65,8 @@ pub(crate) struct RawOrigin {
 }
 
 impl RawOrigin {
-    pub(crate) fn new(storage: SharedStorage, path: Option<PathBuf>) -> Result<RawOrigin> {
+    fn new(hold: &Hold, path: Option<PathBuf>) -> Result<RawOrigin> {
+        let storage = Arc::clone(hold.storage());
         let size = AtomicU64::new(storage.size()?);
         Ok(RawOrigin {
             storage: Tracked::new(storage),
@@ -175,14 +205,6 @@ impl Node {
             Node::Zeros => Ok(()),
             Node::Raw(raw) => raw.flush(),
             Node::Layer(layer) => layer.flush(),
-        }
-    }
-
-    pub(crate) fn lock(&self, mode: LockMode) -> Result<()> {
-        match self {
-            Node::Zeros => Ok(()),
-            Node::Raw(raw) => raw.storage.lock(mode),
-            Node::Layer(layer) => layer.cow.lock(mode),
         }
     }
 

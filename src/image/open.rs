@@ -7,13 +7,13 @@ use std::sync::atomic::Ordering;
 use super::handle::Inner;
 use super::layer::Layer;
 use super::names;
-use super::node::{Node, RawOrigin};
+use super::node::{Node, Origin};
 use super::run;
 use super::tracked::Tracked;
 use super::{Format, Image, OpenOptions, OriginChoice};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{Descriptor, Uuid};
-use crate::storage::{FileOptions, LockMode, SharedStorage, Storage};
+use crate::storage::{FileOptions, Hold, LockMode, SharedStorage, Storage};
 use crate::store::{LoadOptions, Loader, State, Store};
 use crate::units::SECTOR_SIZE;
 
@@ -52,14 +52,14 @@ fn open_image(
     let mode = opener.top_mode();
     let opened = opener
         .open_layer(storage, path, mode, &options.origin)
-        .and_then(|top| {
+        .and_then(|(top, hold)| {
             let damaged = !top.store()?.descriptor_damage().is_empty();
             let leave = options.ignore_descriptor_damage && damaged;
             if options.writable && top.store()?.wants_repair() && !leave {
                 top.run_job(|store| store.prepare_repair())
                     .map_err(|error| error.with_path(top.cow.name()))?;
             }
-            Ok(top)
+            Ok((top, hold))
         });
     let top = opened.inspect_err(|_| opener.give_back())?;
     let warnings = opener.warnings;
@@ -109,8 +109,6 @@ pub(super) struct Opener<'a> {
     files: Vec<(u64, u64)>,
     layers: usize,
     warnings: Vec<String>,
-    /// Storages that were locked here, for giving them back if the image cannot be opened after all.
-    locked: Vec<SharedStorage>,
     /// An image that was writable until it was taken as origin.
     frozen: Option<Arc<Inner>>,
 }
@@ -122,18 +120,14 @@ impl<'a> Opener<'a> {
             files: Vec::new(),
             layers: 0,
             warnings: Vec::new(),
-            locked: Vec::new(),
             frozen: None,
         }
     }
 
-    /// Undoes what matters to those who own storages and images that were handed in.
+    /// Lets an image that was handed in go on writing.
     fn give_back(&mut self) {
-        for storage in self.locked.drain(..) {
-            let _ = storage.lock(LockMode::None);
-        }
         if let Some(inner) = self.frozen.take()
-            && inner.tops.top().cow.lock(LockMode::Writer).is_ok()
+            && inner.top_hold().change(LockMode::Writer).is_ok()
         {
             inner.writable.store(true, Ordering::Release);
         }
@@ -155,8 +149,8 @@ impl<'a> Opener<'a> {
         }
     }
 
-    /// Notes a file of the chain and locks it.
-    fn enter(&mut self, storage: &SharedStorage, mode: LockMode) -> Result<()> {
+    /// Notes a file of the chain and claims it.
+    fn enter(&mut self, storage: &SharedStorage, mode: LockMode) -> Result<Hold> {
         if let Some(id) = storage.file_id() {
             if self.files.contains(&id) {
                 let message = "this file is in it twice, once below itself";
@@ -165,9 +159,7 @@ impl<'a> Opener<'a> {
             }
             self.files.push(id);
         }
-        storage.lock(mode)?;
-        self.locked.push(Arc::clone(storage));
-        Ok(())
+        Hold::take(storage, mode)
     }
 
     fn open_layer(
@@ -176,15 +168,15 @@ impl<'a> Opener<'a> {
         path: Option<PathBuf>,
         mode: LockMode,
         choice: &OriginChoice,
-    ) -> Result<Arc<Layer>> {
+    ) -> Result<(Arc<Layer>, Hold)> {
         self.count_layer(storage.name())?;
-        self.enter(&storage, mode)?;
+        let hold = self.enter(&storage, mode)?;
         let named = |error: Error| error.with_path(storage.name());
         let is_top = self.layers == 1;
         let bare_size = self.options.bare_size.filter(|_| is_top);
         // Its size decides where a bare store ends, so an origin that the caller names is opened first.
         let given = self.open_given(choice)?;
-        let origin_size = match &given {
+        let origin_size = match given.as_ref().map(|origin| &origin.node) {
             _ if bare_size.is_some() => bare_size,
             Some(Node::Zeros) | None => None,
             // As on a loop device, an odd end does not count.
@@ -215,12 +207,14 @@ impl<'a> Opener<'a> {
                 .map_err(named)?,
         };
         let other_size = match &descriptor {
-            Some(descriptor) => self.compare(descriptor, &origin, storage.name())?,
+            Some(descriptor) => self.compare(descriptor, &origin.node, storage.name())?,
             None => None,
         };
         self.warn_of_damage(&store, storage.name());
-        let layer = Layer::new(store, storage, path, origin).with_overflow(self.options.overflow);
-        Ok(Arc::new(layer.with_doubtful_origin(other_size)))
+        let layer = Layer::new(store, &hold, path, origin)
+            .with_overflow(self.options.overflow)
+            .with_doubtful_origin(other_size);
+        Ok((Arc::new(layer), hold))
     }
 
     fn warn_of_damage(&mut self, store: &Store, name: &str) {
@@ -244,10 +238,10 @@ impl<'a> Opener<'a> {
     }
 
     /// The origin, if the caller decides about it.
-    fn open_given(&mut self, choice: &OriginChoice) -> Result<Option<Node>> {
+    fn open_given(&mut self, choice: &OriginChoice) -> Result<Option<Origin>> {
         match choice {
             OriginChoice::Refuse | OriginChoice::FromImage => Ok(None),
-            OriginChoice::Zeros => Ok(Some(Node::Zeros)),
+            OriginChoice::Zeros => Ok(Some(Origin::ZEROS)),
             OriginChoice::Path {
                 path,
                 format,
@@ -264,18 +258,18 @@ impl<'a> Opener<'a> {
         descriptor: Option<&Descriptor>,
         path: Option<&Path>,
         choice: &OriginChoice,
-    ) -> Result<Node> {
+    ) -> Result<Origin> {
         let Some(descriptor) = descriptor else {
             return Err(bare());
         };
         let follow = matches!(choice, OriginChoice::FromImage);
         match &descriptor.origin_name {
-            None => return Ok(Node::Zeros),
+            None => return Ok(Origin::ZEROS),
             Some(name) if !follow => return Err(refused(name)),
             Some(_) => {}
         }
         let Some((origin, format)) = names::stored_origin(descriptor, path)? else {
-            return Ok(Node::Zeros);
+            return Ok(Origin::ZEROS);
         };
         let storage = open_file(&origin, false, self.options.direct).map_err(|error| {
             let name = descriptor.origin_name.as_deref().unwrap_or_default();
@@ -284,7 +278,7 @@ impl<'a> Opener<'a> {
         self.open_origin(storage, origin, format, choice)
     }
 
-    fn open_path(&mut self, path: &Path, format: Format, below: &OriginChoice) -> Result<Node> {
+    fn open_path(&mut self, path: &Path, format: Format, below: &OriginChoice) -> Result<Origin> {
         let storage = open_file(path, false, self.options.direct)?;
         self.open_origin(storage, path.to_path_buf(), format, below)
     }
@@ -295,35 +289,40 @@ impl<'a> Opener<'a> {
         path: PathBuf,
         format: Format,
         below: &OriginChoice,
-    ) -> Result<Node> {
+    ) -> Result<Origin> {
         let path = Some(path);
         match format {
             Format::Raw => self.open_raw(storage, path),
             Format::Dmsnap => {
                 let mode = self.origin_mode();
-                self.open_layer(storage, path, mode, below).map(Node::Layer)
+                let (layer, hold) = self.open_layer(storage, path, mode, below)?;
+                Ok(Origin::layer(layer, hold))
             }
         }
     }
 
-    fn open_raw(&mut self, storage: SharedStorage, path: Option<PathBuf>) -> Result<Node> {
-        self.enter(&storage, self.origin_mode())?;
-        Ok(Node::Raw(Arc::new(RawOrigin::new(storage, path)?)))
+    fn open_raw(&mut self, storage: SharedStorage, path: Option<PathBuf>) -> Result<Origin> {
+        Origin::raw(self.enter(&storage, self.origin_mode())?, path)
     }
 
     /// Takes an open image as origin: it is frozen as a snapshot freezes.
-    fn adopt(&mut self, image: &Image) -> Result<Node> {
+    fn adopt(&mut self, image: &Image) -> Result<Origin> {
         let inner = &image.inner;
         let _job = inner.begin_job()?;
         let _closed = inner.gate.close();
         let mut layer = Arc::clone(inner.tops.top());
+        let own = inner.top_hold();
+        let mut mode = self.origin_mode();
         if inner.writable.load(Ordering::Acquire) {
             layer.flush()?;
-            layer.cow.lock(LockMode::Reader)?;
+            // Reads through the layer that is merged into, if it comes to that, so it sees what is written.
+            own.accompany()?;
             inner.writable.store(false, Ordering::Release);
             self.frozen = Some(Arc::clone(inner));
+            mode = LockMode::Reader;
         }
-        let top = Node::Layer(Arc::clone(&layer));
+        let hold = Hold::take(own.storage(), mode)?;
+        let top = Origin::layer(Arc::clone(&layer), hold);
         loop {
             self.count_layer(layer.cow.name())?;
             self.files.extend(layer.cow.file_id());

@@ -5,15 +5,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::create::{create_file, format_storage, random_uuid};
-use super::handle::Inner;
 use super::layer::Layer;
-use super::node::Node;
+use super::node::{Node, Origin};
 use super::open::{MAX_DEPTH, load_store};
 use super::{Format, Image, names};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{Descriptor, IncompatibleFeatures};
-use crate::storage::{FileOptions, LockMode, SharedStorage, Storage};
-use crate::store::{FormatOptions, LoadOptions};
+use crate::storage::{FileOptions, Hold, LockMode, SharedStorage, Storage};
+use crate::store::{FormatOptions, LoadOptions, OverflowMode, Store};
 use crate::units::ChunkSize;
 
 impl Image {
@@ -35,13 +34,12 @@ impl Image {
         let name = self.name_from(new_path).map_err(named)?;
         let mut created = None;
         let result = self.put_on_top(Some(&name), chunk_size, |format| {
-            drop(create_file(new_path, format)?);
+            create_file(new_path, format)?;
             created = Some(new_path.to_path_buf());
             let options = FileOptions::new().writable(true).direct(self.inner.direct);
-            Ok((
-                Arc::new(options.open(new_path)?) as SharedStorage,
-                Some(new_path.to_path_buf()),
-            ))
+            let storage: SharedStorage = Arc::new(options.open(new_path)?);
+            let hold = Hold::take(&storage, LockMode::Writer)?;
+            Ok((hold, Some(new_path.to_path_buf())))
         });
         if let (Err(_), Some(path)) = (&result, created) {
             let _ = fs::remove_file(path);
@@ -53,7 +51,7 @@ impl Image {
     /// the present top layer, if anything.
     ///
     /// # Errors
-    /// As [`Image::snapshot`].
+    /// As [`Image::snapshot`]; [`ErrorKind::Busy`] also if something uses the storage, such as this image.
     pub fn snapshot_to(
         &self,
         storage: SharedStorage,
@@ -61,9 +59,9 @@ impl Image {
         chunk_size: Option<ChunkSize>,
     ) -> Result<()> {
         self.put_on_top(origin_name, chunk_size, |format| {
-            storage.lock(LockMode::Writer)?;
-            format_storage(&storage, format).inspect_err(|_| drop(storage.lock(LockMode::None)))?;
-            Ok((storage, None))
+            let hold = Hold::take(&storage, LockMode::Writer)?;
+            format_storage(&hold, format)?;
+            Ok((hold, None))
         })
     }
 
@@ -90,7 +88,7 @@ impl Image {
         &self,
         origin_name: Option<&str>,
         chunk_size: Option<ChunkSize>,
-        make: impl FnOnce(FormatOptions) -> Result<(SharedStorage, Option<PathBuf>)>,
+        make: impl FnOnce(FormatOptions) -> Result<(Hold, Option<PathBuf>)>,
     ) -> Result<()> {
         let inner = &self.inner;
         let _job = inner.begin_change()?;
@@ -101,14 +99,21 @@ impl Image {
         let old = self.top();
         old.flush()?;
         let format = new_format(old, origin_name, chunk_size)?;
-        let (storage, path) = make(format)?;
-        let layer = open_new(inner, old, storage, path)?;
+        let (hold, path) = make(format)?;
+        let store = load_new(hold.storage(), inner.overflow)?;
         old.trim();
-        old.cow.lock(LockMode::Reader)?;
-        inner
-            .tops
-            .push(Arc::new(layer))
-            .inspect_err(|_| drop(old.cow.lock(LockMode::Writer)))
+        let mut top_hold = inner.top_hold();
+        top_hold.change(LockMode::Reader)?;
+        let pushed = Hold::take(top_hold.storage(), LockMode::Reader).and_then(|below| {
+            let origin = Origin::layer(Arc::clone(old), below);
+            let layer = Layer::new(store, &hold, path, origin).with_overflow(inner.overflow);
+            inner.tops.push(Arc::new(layer))
+        });
+        match pushed {
+            Ok(()) => *top_hold = hold,
+            Err(_) => drop(top_hold.change(LockMode::Writer)),
+        }
+        pushed
     }
 }
 
@@ -148,24 +153,17 @@ fn new_format(
     })
 }
 
-fn open_new(
-    inner: &Inner,
-    old: &Arc<Layer>,
-    storage: SharedStorage,
-    path: Option<PathBuf>,
-) -> Result<Layer> {
-    let store = load_store(
-        &storage,
+fn load_new(storage: &SharedStorage, overflow: OverflowMode) -> Result<Store> {
+    load_store(
+        storage,
         LoadOptions {
             cow_size: storage.size()?,
             growable: storage.is_growable(),
             writable: true,
             origin_size: None,
-            overflow: inner.overflow,
+            overflow,
         },
-    )?;
-    let layer = Layer::new(store, storage, path, Node::Layer(Arc::clone(old)));
-    Ok(layer.with_overflow(inner.overflow))
+    )
 }
 
 fn check_depth(top: &Arc<Layer>) -> Result<()> {

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::flush::FlushRounds;
 use crate::error::{Error, ErrorKind, Result};
-use crate::storage::{LockMode, SharedStorage, Storage, StorageExtent};
+use crate::storage::{LockMode, SharedStorage, Storage, StorageExtent, Users};
 use crate::units::ByteRange;
 
 /// Passes everything on, except for flushes that would make nothing durable that is not: a merge, a snapshot and closing flush to be sure, and
@@ -134,6 +134,10 @@ impl Storage for Tracked {
 
     fn lock(&self, mode: LockMode) -> Result<()> {
         self.inner.lock(mode)
+    }
+
+    fn users(&self) -> &Users {
+        self.inner.users()
     }
 
     fn file_id(&self) -> Option<(u64, u64)> {

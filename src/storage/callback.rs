@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::aligned::{AlignedIo, Alignment};
 use super::transfer::{self, Transport, keep_size};
-use super::{LockMode, Storage, StorageExtent, zeros};
+use super::{LockMode, Storage, StorageExtent, Users, zeros};
 use crate::error::{Error, ErrorKind, Result};
 use crate::units::ByteRange;
 
@@ -199,6 +199,7 @@ pub struct CallbackStorage {
     host: Host,
     aligned: Option<AlignedIo>,
     may_write: AtomicBool,
+    users: Users,
 }
 
 impl fmt::Debug for CallbackStorage {
@@ -238,6 +239,7 @@ impl CallbackStorage {
             host,
             aligned,
             may_write: AtomicBool::new(true),
+            users: Users::default(),
         })
     }
 
@@ -396,6 +398,10 @@ impl Storage for CallbackStorage {
         self.may_write
             .store(mode == LockMode::Writer, Ordering::Relaxed);
         Ok(())
+    }
+
+    fn users(&self) -> &Users {
+        &self.users
     }
 
     fn in_callback(&self) -> bool {

@@ -17,7 +17,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::aligned::AlignedIo;
 use crate::storage::transfer::{self, Transport};
-use crate::storage::{LockMode, Storage, StorageExtent};
+use crate::storage::{LockMode, Storage, StorageExtent, Users};
 use crate::units::ByteRange;
 
 pub use open::FileOptions;
@@ -71,6 +71,7 @@ pub struct FileStorage {
     may_write: AtomicBool,
     direct: Option<AlignedIo>,
     lock: Mutex<lock::LockState>,
+    users: Users,
     missing: Missing,
 }
 
@@ -220,6 +221,10 @@ impl Storage for FileStorage {
         let mut state = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
         self.change_lock(&mut state, mode)
             .map_err(|error| self.named(error))
+    }
+
+    fn users(&self) -> &Users {
+        &self.users
     }
 
     fn file_id(&self) -> Option<(u64, u64)> {

@@ -6,7 +6,7 @@ use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::pages::Pages;
 use super::transfer::{self, keep_size};
-use super::{LockMode, Storage, StorageExtent};
+use super::{LockMode, Storage, StorageExtent, Users};
 use crate::error::{Error, ErrorKind, Result};
 use crate::units::{ByteRange, MAX_FILE_SIZE};
 
@@ -27,6 +27,7 @@ pub struct MemoryStorage {
     growable: bool,
     max_size: AtomicU64,
     may_write: AtomicBool,
+    users: Users,
 }
 
 impl Default for MemoryStorage {
@@ -91,6 +92,7 @@ impl MemoryStorage {
             growable,
             max_size: AtomicU64::new(MAX_FILE_SIZE),
             may_write: AtomicBool::new(true),
+            users: Users::default(),
         }
     }
 
@@ -274,6 +276,10 @@ impl Storage for MemoryStorage {
         self.may_write
             .store(mode == LockMode::Writer, Ordering::Relaxed);
         Ok(())
+    }
+
+    fn users(&self) -> &Users {
+        &self.users
     }
 }
 

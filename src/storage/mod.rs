@@ -7,6 +7,7 @@ mod memory;
 mod pages;
 mod range_locks;
 mod transfer;
+mod users;
 mod zeros;
 
 #[cfg(any(test, feature = "test-util"))]
@@ -22,6 +23,8 @@ use crate::units::ByteRange;
 pub use callback::{CallbackStorage, HostAlignment, HostCallbacks};
 pub use file::{FileOptions, FileStorage};
 pub use memory::MemoryStorage;
+pub(crate) use users::Hold;
+pub use users::Users;
 
 /// A run of bytes of one kind, counted from the offset that was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,7 +113,13 @@ pub trait Storage: Send + Sync + Debug {
     /// Takes, changes or gives up the lock, and opens for writing if the mode is [`LockMode::Writer`] and that was not done yet.
     /// After any other mode writes fail with [`ErrorKind::ReadOnly`](crate::error::ErrorKind::ReadOnly). On failure the old mode
     /// stays; [`ErrorKind::Busy`](crate::error::ErrorKind::Busy) means that somebody else's access contradicts this one.
+    ///
+    /// As long as images use the storage this is theirs to call.
     fn lock(&self, mode: LockMode) -> Result<()>;
+
+    /// Those of this program who use it, so that an image, its origins and a check keep out of each other's way. A value that the storage
+    /// keeps for nothing else, or that of the storage it wraps.
+    fn users(&self) -> &Users;
 
     /// Identity of the underlying file (device, inode), for detecting chains that contain themselves.
     fn file_id(&self) -> Option<(u64, u64)> {

@@ -10,8 +10,8 @@ use std::sync::{Mutex, OnceLock};
 
 use super::{FileKind, FileStorage, Handles, Missing, lock, sys};
 use crate::error::{Error, ErrorKind, Result};
-use crate::storage::LockMode;
 use crate::storage::aligned::{AlignedIo, Alignment};
+use crate::storage::{LockMode, Users};
 
 /// Alignment of direct I/O where neither file system nor device says what it needs: enough for all that exist without saying.
 const DIRECT_ALIGNMENT: u64 = 4096;
@@ -164,6 +164,7 @@ impl FileOptions {
             may_write: AtomicBool::new(false),
             direct,
             lock: Mutex::new(lock::LockState::default()),
+            users: Users::default(),
             missing: Missing::default(),
         };
         let default = if self.wants_write() {

@@ -6,7 +6,7 @@ use std::io::{self, IoSlice, IoSliceMut};
 use bitflags::bitflags;
 
 use crate::error::{Error, Result};
-use crate::storage::{LockMode, SharedStorage, Storage, StorageExtent, transfer};
+use crate::storage::{LockMode, SharedStorage, Storage, StorageExtent, Users, transfer};
 use crate::units::ByteRange;
 
 bitflags! {
@@ -214,6 +214,10 @@ impl<H: Hook> Storage for Hooked<H> {
 
     fn lock(&self, mode: LockMode) -> Result<()> {
         self.simply(CallKinds::LOCK, NOWHERE, || self.inner.lock(mode))
+    }
+
+    fn users(&self) -> &Users {
+        self.inner.users()
     }
 
     fn file_id(&self) -> Option<(u64, u64)> {

@@ -9,7 +9,7 @@ use super::power_cut::{self, Kept, PowerCut, Sectors};
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::memory::MemoryStorage;
 use crate::storage::transfer;
-use crate::storage::{LockMode, Storage, StorageExtent};
+use crate::storage::{LockMode, Storage, StorageExtent, Users};
 use crate::units::ByteRange;
 
 /// One recorded storage.
@@ -102,6 +102,7 @@ impl Recorder {
             name,
             growable,
             may_write,
+            users: Users::default(),
         }
     }
 
@@ -173,6 +174,7 @@ pub struct RecordingStorage {
     name: String,
     growable: bool,
     may_write: AtomicBool,
+    users: Users,
 }
 
 impl RecordingStorage {
@@ -314,6 +316,10 @@ impl Storage for RecordingStorage {
         self.may_write
             .store(mode == LockMode::Writer, Ordering::Relaxed);
         Ok(())
+    }
+
+    fn users(&self) -> &Users {
+        &self.users
     }
 }
 
