@@ -205,6 +205,91 @@ static void storages()
     CHECK(again.size() == size);
 }
 
+// A host whose flush tries to close the image that it serves.
+struct host {
+    std::vector<unsigned char> bytes;
+    dmsnap::image *image = nullptr;
+    int refused = 0;
+};
+
+static dmsnap_storage_ops ops_of(host &host)
+{
+    dmsnap_storage_ops ops = {};
+    ops.struct_size = sizeof(ops);
+    ops.opaque = &host;
+    ops.preadv = [](void *opaque, const iovec *iov, int, std::uint64_t offset) {
+        auto &bytes = static_cast<struct host *>(opaque)->bytes;
+        std::size_t left = offset < bytes.size() ? bytes.size() - offset : 0;
+        std::size_t len = std::min(left, iov->iov_len);
+        std::copy_n(bytes.begin() + static_cast<std::ptrdiff_t>(offset), len,
+                    static_cast<unsigned char *>(iov->iov_base));
+        return static_cast<std::int64_t>(len);
+    };
+    ops.pwritev = [](void *opaque, const iovec *iov, int, std::uint64_t offset) {
+        auto &bytes = static_cast<struct host *>(opaque)->bytes;
+        bytes.resize(std::max<std::size_t>(bytes.size(), offset + iov->iov_len));
+        std::copy_n(static_cast<const unsigned char *>(iov->iov_base), iov->iov_len,
+                    bytes.begin() + static_cast<std::ptrdiff_t>(offset));
+        return static_cast<std::int64_t>(iov->iov_len);
+    };
+    ops.flush = [](void *opaque) {
+        auto &host = *static_cast<struct host *>(opaque);
+        try {
+            if (host.image != nullptr) {
+                host.image->close();
+            }
+        } catch (const dmsnap::error &error) {
+            host.refused += error.code().value() == EDEADLK;
+        }
+        return 0;
+    };
+    ops.size = [](void *opaque, std::uint64_t *size) {
+        *size = static_cast<struct host *>(opaque)->bytes.size();
+        return 0;
+    };
+    ops.set_size = [](void *opaque, std::uint64_t size) {
+        static_cast<struct host *>(opaque)->bytes.resize(size);
+        return 0;
+    };
+    return ops;
+}
+
+static void closed_from_a_callback()
+{
+    host host;
+    auto storage = dmsnap::storage::open_ops(ops_of(host), "host");
+    dmsnap::image::create(storage, dmsnap::create_options().size(size));
+    auto image = dmsnap::image::open(storage, dmsnap::open_options().writable());
+    host.image = &image;
+    image.write("x", 1, 0);
+    image.flush();
+    CHECK(host.refused > 0);
+    host.image = nullptr;
+    // It is as open as before, and closing it later leaves nothing behind.
+    CHECK(image && image.size() == size);
+    image.write("y", 1, 1);
+    image.close();
+}
+
+// Two uses of one storage that contradict each other.
+static void one_storage_twice()
+{
+    auto memory = dmsnap::storage::open_memory(0, true);
+    auto options = dmsnap::create_options();
+    options.size(size);
+    dmsnap::image::create(memory, options);
+    auto writable = [&] { return dmsnap::image::open(memory, dmsnap::open_options().writable()); };
+    auto image = writable();
+    throws(EBUSY, DMSNAP_ERROR_KIND_BUSY, [&] { writable(); });
+    throws(EBUSY, DMSNAP_ERROR_KIND_BUSY, [&] { dmsnap::check_report::open(memory); });
+    throws(EBUSY, DMSNAP_ERROR_KIND_BUSY, [&] { dmsnap::image::create(memory, options); });
+    throws(EBUSY, DMSNAP_ERROR_KIND_BUSY, [&] { image.snapshot(memory, std::nullopt); });
+    image.write("mine", 4, 0);
+    image.close();
+    CHECK(dmsnap::check_report::open(memory).summary().exceptions == 1);
+    writable().close();
+}
+
 static void store_half()
 {
     dmsnap::uuid id = {9};
@@ -231,6 +316,8 @@ int main()
         files();
         facts();
         storages();
+        closed_from_a_callback();
+        one_storage_twice();
         store_half();
     } catch (const std::exception &error) {
         std::fprintf(stderr, "unexpected: %s\n", error.what());

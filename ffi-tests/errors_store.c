@@ -69,6 +69,7 @@ static void headers(void)
 
 static void plans(void)
 {
+    void *place = NULL;
     SIZED(dmsnap_measure, measure);
     SIZED(dmsnap_step, step);
     dmsnap_purpose purpose;
@@ -99,6 +100,10 @@ static void plans(void)
     FAIL(dmsnap_plan_purpose(plan, NULL), EINVAL, INVALID_ARGUMENT, "out is NULL");
     FAIL(dmsnap_plan_supply(plan, 0, "x", 1), EINVAL, INVALID_ARGUMENT, "not a read");
     FAIL(dmsnap_plan_supply(NULL, 0, "x", 1), EINVAL, INVALID_ARGUMENT, "plan is NULL");
+    FAIL(dmsnap_plan_buffer(plan, 0, &place), EINVAL, INVALID_ARGUMENT, "not a read");
+    FAIL(dmsnap_plan_buffer(plan, SIZE_MAX, &place), EINVAL, INVALID_ARGUMENT, "not a read");
+    FAIL(dmsnap_plan_buffer(NULL, 0, &place), EINVAL, INVALID_ARGUMENT, "plan is NULL");
+    CHECK(place == NULL);
     dmsnap_plan_free(plan);
     dmsnap_plan_free(NULL);
     FAIL(dmsnap_store_measure(5, 0, 0, &measure), EINVAL, INVALID_ARGUMENT, "chunk size 5");
@@ -115,6 +120,8 @@ static void loading(void)
     dmsnap_store *store = NULL;
     dmsnap_plan *plan = NULL;
     char garbage[4096];
+    static const char zeros[sizeof(garbage)];
+    void *place = NULL, *again = NULL;
 
     memset(garbage, 'g', sizeof(garbage));
     FAIL(dmsnap_loader_new(options, &loader), EINVAL, INVALID_FORMAT, "100 bytes");
@@ -155,6 +162,15 @@ static void loading(void)
     FAIL(dmsnap_plan_supply(plan, 7, garbage, 5), EINVAL, INVALID_ARGUMENT, "step 7");
     OK(dmsnap_plan_supply(plan, 0, garbage, sizeof(garbage)));
     FAIL(dmsnap_loader_finish_plan(loader, plan), EINVAL, INVALID_FORMAT, "67 67 67 67");
+    /* The same, read straight into the plan. */
+    OK(dmsnap_loader_next_plan(loader, &plan));
+    FAIL(dmsnap_plan_buffer(plan, 0, NULL), EINVAL, INVALID_ARGUMENT, "out is NULL");
+    OK(dmsnap_plan_buffer(plan, 0, &place));
+    OK(dmsnap_plan_buffer(plan, 0, &again));
+    CHECK(place != NULL && place == again);
+    CHECK(memcmp(place, zeros, sizeof(zeros)) == 0);
+    memset(place, 'h', sizeof(garbage));
+    FAIL(dmsnap_loader_finish_plan(loader, plan), EINVAL, INVALID_FORMAT, "68 68 68 68");
     OK(dmsnap_loader_next_plan(loader, &plan));
     OK(dmsnap_check_reader_new(options, &reader));
     FAIL(dmsnap_check_reader_finish_plan(reader, plan), EINVAL, INVALID_ARGUMENT,

@@ -457,7 +457,8 @@ enum dmsnap_step_type
 #endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
  {
   /**
-   * Read `len` bytes at `offset` and hand them to `dmsnap_plan_supply`.
+   * Read `len` bytes at `offset`, into what `dmsnap_plan_buffer` gives, or hand them to
+   * `dmsnap_plan_supply`.
    */
   DMSNAP_STEP_TYPE_READ = 1,
   /**
@@ -478,7 +479,8 @@ enum dmsnap_step_type
    */
   DMSNAP_STEP_TYPE_DISCARD = 5,
   /**
-   * Make the device `len` bytes long. A barrier.
+   * Make the device `len` bytes long. A barrier. New bytes read as zeros, as those of a file
+   * do: a host whose device keeps old content there zeroes them.
    */
   DMSNAP_STEP_TYPE_SET_SIZE = 6,
   /**
@@ -806,6 +808,10 @@ typedef struct dmsnap_plan dmsnap_plan;
  * Where bytes live: a file, a block device, memory, or a host's callbacks. May be used by several
  * threads at once. What uses a storage holds a reference of its own, so it can be freed right
  * after it was handed over.
+ *
+ * Images, checks and new images that use one storage meet as programs do that lock one file: who
+ * writes is alone, others get `-EBUSY`. Several can share what they only read, such as the origin
+ * of several layers, until one of these wants to merge into it.
  */
 typedef struct dmsnap_storage dmsnap_storage;
 
@@ -824,7 +830,11 @@ typedef struct dmsnap_store dmsnap_store;
  *
  * Callbacks run only on threads that are inside a call of this library on that host's behalf,
  * several at once if the host calls from several threads, and never while the library holds a lock
- * of its own. They must not use the image that they are called for: that gives `-EDEADLK`. They
+ * that another call needs, with one exception: where `request_alignment` is above 1, writers of
+ * the same blocks wait for each other. So while `pwritev` runs, or `preadv` for the rest of a
+ * block that is written in part, or `write_zeroes`, or `discard`, others who change those blocks
+ * wait, and while `set_size` runs all who change the storage do. Reads and flushes never wait. A
+ * callback must not wait for another change to its own storage. Callbacks must not use the image that they are called for: that gives `-EDEADLK`. They
  * must return, neither throwing nor jumping. What they are given is theirs for the duration of the
  * call. They return 0, or a number of bytes, or a negative errno. `-EINTR` has them called again.
  */
@@ -875,8 +885,9 @@ typedef struct dmsnap_storage_ops {
   int (*extents)(void *opaque, uint64_t offset, uint64_t *len, bool *allocated);
   /**
    * Called once with `opaque`, when the last user of the storage is gone; also if the call that
-   * was to take it fails, unless it fails because of `struct_size`. No other callback runs after
-   * it. May be NULL.
+   * was to take it fails, unless it fails because the structure is NULL or its `struct_size` is
+   * none (`-EINVAL`): of a structure with fields that this library does not know (`-ENOTSUP`)
+   * this one is known all the same. No other callback runs after it. May be NULL.
    */
   void (*free)(void *opaque);
   /**
@@ -1591,10 +1602,11 @@ int dmsnap_open_options_set_origin_image(struct dmsnap_open_options *options,
 int dmsnap_open_options_set_ignore_origin_uuid(struct dmsnap_open_options *options, bool ignore);
 
 /**
- * Size of the disk in bytes, if the image is a bare store. It does not record one; without this it
+ * Size of the disk in bytes, a multiple of 512, if the image is a bare store. It does not record one; without this it
  * is as long as its origin, and without an origin as long as its last exception says.
  */
-int dmsnap_open_options_set_bare_size(struct dmsnap_open_options *options, uint64_t size);
+int dmsnap_open_options_set_bare_size(struct dmsnap_open_options *options,
+                                      uint64_t size);
 
 /**
  * Options: chunks of 16 KiB, no origin, a random UUID. The size has to be set unless there is an
@@ -2101,7 +2113,19 @@ int dmsnap_plan_purpose(const struct dmsnap_plan *plan, dmsnap_purpose *out);
 int dmsnap_plan_step(const struct dmsnap_plan *plan, size_t index, struct dmsnap_step *out);
 
 /**
- * Hands over the `len` bytes that step `index`, a read, asked for. They are copied.
+ * Gives the plan's own place for the bytes that step `index`, a read, asks for: as many as its
+ * `len`, zeros at first. What is read straight into it need not be supplied, which saves a copy.
+ * It belongs to the plan and holds until the plan is finished or freed, or that step is supplied;
+ * asked for again, it is the same. Several threads may fill the places of several steps at once.
+ *
+ * A plan whose read failed then does not go back to a loader or a check reader, which would take
+ * the zeros for what was read: free it.
+ */
+int dmsnap_plan_buffer(struct dmsnap_plan *plan, size_t index, void **out);
+
+/**
+ * Hands over the `len` bytes that step `index`, a read, asked for. They are copied; see
+ * `dmsnap_plan_buffer`.
  */
 int dmsnap_plan_supply(struct dmsnap_plan *plan, size_t index, const void *data, size_t len);
 
@@ -2152,7 +2176,9 @@ struct dmsnap_load_options *dmsnap_load_options_new(uint64_t cow_size);
 void dmsnap_load_options_free(struct dmsnap_load_options *options);
 
 /**
- * Whether the COW file can be made longer.
+ * Whether the COW file can be made longer. By `DMSNAP_STEP_TYPE_SET_SIZE`, or by writing past its
+ * end, as a file: in both cases bytes that were not written read as zeros. The store counts on
+ * that and does not zero fresh chunks there.
  */
 int dmsnap_load_options_set_growable(struct dmsnap_load_options *options, bool growable);
 
@@ -2162,8 +2188,9 @@ int dmsnap_load_options_set_growable(struct dmsnap_load_options *options, bool g
 int dmsnap_load_options_set_writable(struct dmsnap_load_options *options, bool writable);
 
 /**
- * Size of the origin in bytes, from which a bare store takes its own. Without it a bare store ends
- * with its last exception.
+ * Size of the origin in bytes, from which a bare store takes its own. Then it has to be a multiple
+ * of 512 (an odd end does not count, as on a loop device), or `dmsnap_loader_finish` says
+ * `-EINVAL`. Without it a bare store ends with its last exception.
  */
 int dmsnap_load_options_set_origin_size(struct dmsnap_load_options *options, uint64_t size);
 
@@ -2288,8 +2315,10 @@ bool dmsnap_store_unpin(const struct dmsnap_store *store, uint64_t pin);
  *   `dmsnap_store_finish_plan`. Then ask again.
  * - `WAIT`, `RETRY`.
  *
- * `-ENOSPC` if a device of fixed size is full; in mode P the snapshot is then invalid, see
- * `dmsnap_store_take_invalidation`.
+ * `-ENOSPC` if a device of fixed size is full. Without a mode nothing else happens, and it can be
+ * tried again after `dmsnap_store_set_cow_size`. In mode PO the state becomes
+ * `DMSNAP_STATE_OVERFLOW`: reads go on, writes are refused until the store is loaded again. In
+ * mode P the snapshot is then invalid, see `dmsnap_store_take_invalidation`.
  */
 int dmsnap_store_prepare_exception(struct dmsnap_store *store,
                                    uint64_t first_chunk,
@@ -2356,6 +2385,9 @@ int dmsnap_store_prepare_merge(struct dmsnap_store *store, uint64_t origin_size)
  * Begins to change the size of the disk to `size` bytes, a multiple of 512, over an origin of
  * `origin_size` bytes. What growing uncovers will read as zeros. Shrinking drops exceptions; what
  * lay there is lost. A bare store cannot be resized.
+ *
+ * When the disk shrinks the new size counts as soon as this returns, and no I/O past the new end
+ * may be under way. When it grows the new size counts when the job is done.
  */
 int dmsnap_store_prepare_resize(struct dmsnap_store *store, uint64_t size, uint64_t origin_size);
 
@@ -2374,6 +2406,10 @@ int dmsnap_store_prepare_repair(struct dmsnap_store *store);
 
 /**
  * Begins to forget every exception: the disk reads as its origin again.
+ *
+ * Exceptions in flight are waited for: complete or abort them. Reads may be under way, the chunks
+ * they have pinned are not used again before they are unpinned. A write that is under way, or that
+ * comes before the job is done, may be forgotten with the rest.
  */
 int dmsnap_store_make_empty(struct dmsnap_store *store);
 
@@ -2396,6 +2432,10 @@ int dmsnap_store_next_plan(struct dmsnap_store *store,
 /**
  * Ends the job where it stands; what it made durable stays. Between two plans only: `-EBUSY` while
  * one is outstanding.
+ *
+ * A merge that is cancelled is not over yet: writes that were sent to the origin may be under way.
+ * Call `dmsnap_store_next_plan` until it says `DONE`, and flush the origin, before you let go of
+ * it or make it read-only.
  */
 int dmsnap_store_cancel(struct dmsnap_store *store);
 

@@ -11,6 +11,7 @@
 #include <dmsnap.h>
 
 #include <array>
+#include <cerrno>
 #include <cstddef>
 #include <cstdint>
 #include <exception>
@@ -522,9 +523,14 @@ public:
             detail::opened<dmsnap_image>(dmsnap_image_open_storage, storage.get(), options.get()));
     }
 
+    // From inside a callback of its own the image cannot be closed, and stays open.
     void close()
     {
-        check(dmsnap_image_close(release()));
+        int result = dmsnap_image_close(get());
+        if (result != -EDEADLK) {
+            release();
+        }
+        check(result);
     }
 
     std::uint64_t size() const

@@ -102,6 +102,17 @@ impl fmt::Debug for ChunkSize {
 /// The longest file an offset can address, `i64::MAX` bytes as everywhere in POSIX.
 pub const MAX_FILE_SIZE: u64 = i64::MAX as u64;
 
+/// Refuses a size that no disk can have.
+pub(crate) fn check_disk_size(size: u64) -> Result<()> {
+    if size.is_multiple_of(SECTOR_SIZE) && size <= MAX_FILE_SIZE {
+        return Ok(());
+    }
+    let message = format!(
+        "a disk of {size} bytes: must be a multiple of {SECTOR_SIZE}, at most {MAX_FILE_SIZE}"
+    );
+    Err(Error::new(ErrorKind::InvalidArgument, message))
+}
+
 /// Number of a chunk of the origin, which is also its number in the snapshot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct OriginChunk(pub u64);

@@ -320,6 +320,24 @@ fn test_full_device_gives_no_space_and_works_on() {
 }
 
 #[test]
+fn test_a_bare_store_takes_only_sizes_of_disks() {
+    let (cow, origin) = (memory(), memory_with(&pattern(1, 10_000)));
+    create(&cow, 512, 8192);
+    for size in [1000, 511, u64::MAX, 1 << 63] {
+        let options = over(OriginChoice::Storage(origin.clone())).bare_size(size);
+        let error = Image::open_storage(cow.clone(), &options).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{error}");
+    }
+    for size in [0, 512, 1 << 40] {
+        let options = over(OriginChoice::Storage(origin.clone())).bare_size(size);
+        let image = Image::open_storage(cow.clone(), &options).unwrap();
+        assert_eq!(image.size(), size);
+    }
+    // As on a loop device, an odd end of the origin does not count.
+    assert_eq!(open(&cow, &origin).size(), 10_000 / 512 * 512);
+}
+
+#[test]
 fn test_small_chunks_need_a_bare_store() {
     let cow = memory();
     let options = CreateOptions::new().chunk_size(chunk(512)).size(65536);

@@ -363,3 +363,29 @@ proptest! {
         run(&shape, &ops);
     }
 }
+
+/// So many exceptions may be pending; the write that comes next commits them first.
+#[test]
+fn test_a_commit_that_fails_fails_only_a_write_of_which_nothing_is_there() {
+    const PENDING: u64 = 1 << 18;
+    let (cow, origin) = (memory(), memory());
+    create(&cow, 512, 0);
+    origin.set_size((PENDING + 8) * 512).unwrap();
+    let faulty = Arc::new(FaultStorage::new(cow));
+    let image = open(&(faulty.clone() as SharedStorage), &origin);
+    let piece = pattern(1, 4096 * 512);
+    for offset in (0..(PENDING - 4096) * 512).step_by(piece.len()) {
+        image.write(&piece, offset).unwrap();
+    }
+    image.write(&piece[512..], (PENDING - 4096) * 512).unwrap();
+    faulty.arm(Fault::on(CallKinds::FLUSH).errno(ENOSPC).forever());
+    image.write(&[7; 512], (PENDING - 1) * 512).unwrap();
+    let error = image.write(&[8; 512], PENDING * 512).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NoSpace, "{error}");
+    let mut found = [9; 1024];
+    image.read(&mut found, (PENDING - 1) * 512).unwrap();
+    assert_same(&found, &[[7; 512], [0; 512]].concat(), "done, and not done");
+    faulty.disarm();
+    image.write(&[8; 512], PENDING * 512).unwrap();
+    image.close().unwrap();
+}

@@ -72,6 +72,21 @@ fn test_a_held_first_write_holds_nobody_else() {
     assert_same(&read(&image, 5 * CHUNK, 10), &before[..10], "copied");
 }
 
+/// The size is asked of a storage that may be a host's.
+#[test]
+fn test_info_asks_for_sizes_without_a_lock() {
+    let (image, cow, _) = held_image(20 * CHUNK as usize);
+    thread::scope(|scope| {
+        let gate = cow.hold(CallKinds::SIZE, everything());
+        let info = scope.spawn(|| image.info().unwrap());
+        gate.wait_for(1);
+        image.write(&[2; 100], 5 * CHUNK).unwrap();
+        assert!(!info.is_finished());
+        gate.release();
+        assert_eq!(info.join().unwrap().exceptions, 2);
+    });
+}
+
 #[test]
 fn test_reads_and_first_writes_of_other_chunks_finish_beside_a_held_write() {
     let (image, cow, _) = held_image(20 * CHUNK as usize);

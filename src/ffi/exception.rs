@@ -49,8 +49,10 @@ unsafe impl Growing for dmsnap_exception {
 ///   `dmsnap_store_finish_plan`. Then ask again.
 /// - `WAIT`, `RETRY`.
 ///
-/// `-ENOSPC` if a device of fixed size is full; in mode P the snapshot is then invalid, see
-/// `dmsnap_store_take_invalidation`.
+/// `-ENOSPC` if a device of fixed size is full. Without a mode nothing else happens, and it can be
+/// tried again after `dmsnap_store_set_cow_size`. In mode PO the state becomes
+/// `DMSNAP_STATE_OVERFLOW`: reads go on, writes are refused until the store is loaded again. In
+/// mode P the snapshot is then invalid, see `dmsnap_store_take_invalidation`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dmsnap_store_prepare_exception(
     store: Option<NonNull<dmsnap_store>>,

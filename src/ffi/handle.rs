@@ -205,25 +205,42 @@ impl<T: Growing> Output<T> {
 ///
 /// # Safety
 /// `place` is NULL or points at a structure of the size that it begins with.
-pub(super) unsafe fn input<T: Growing>(place: *const T, what: &str) -> Result<T> {
+#[cfg(test)]
+unsafe fn input<T: Growing>(place: *const T, what: &str) -> Result<T> {
+    // SAFETY: the caller's promise.
+    let (value, known) = unsafe { input_known(place, what) }?;
+    known.map(|()| value)
+}
+
+/// As `input`, but gives what is known of a structure also if the caller uses more than that, for
+/// ending what it refers to.
+///
+/// # Safety
+/// `place` is NULL or points at a structure of the size that it begins with.
+pub(super) unsafe fn input_known<T: Growing>(
+    place: *const T,
+    what: &str,
+) -> Result<(T, Result<()>)> {
     // SAFETY: the caller's promise.
     let size = unsafe { struct_size(place, what) }?;
     let known = size.min(size_of::<T>());
     // SAFETY: the structure has `size` bytes.
     let unknown =
         unsafe { std::slice::from_raw_parts(place.cast::<u8>().add(known), size - known) };
-    if unknown.iter().any(|&byte| byte != 0) {
+    let verdict = if unknown.iter().any(|&byte| byte != 0) {
         let message = format!(
             "{what} uses fields that this library, whose structure has {} bytes, does not know",
             size_of::<T>()
         );
-        return Err(Error::new(ErrorKind::Unsupported, message));
-    }
+        Err(Error::new(ErrorKind::Unsupported, message))
+    } else {
+        Ok(())
+    };
     let mut copy = std::mem::MaybeUninit::<T>::zeroed();
     // SAFETY: `known` bytes are there on both sides, and zeros are a value of `T`.
     unsafe {
         std::ptr::copy_nonoverlapping(place.cast::<u8>(), copy.as_mut_ptr().cast(), known);
-        Ok(copy.assume_init())
+        Ok((copy.assume_init(), verdict))
     }
 }
 

@@ -112,6 +112,9 @@ pub unsafe extern "C" fn dmsnap_store_prepare_merge(
 /// Begins to change the size of the disk to `size` bytes, a multiple of 512, over an origin of
 /// `origin_size` bytes. What growing uncovers will read as zeros. Shrinking drops exceptions; what
 /// lay there is lost. A bare store cannot be resized.
+///
+/// When the disk shrinks the new size counts as soon as this returns, and no I/O past the new end
+/// may be under way. When it grows the new size counts when the job is done.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dmsnap_store_prepare_resize(
     store: Option<NonNull<dmsnap_store>>,
@@ -153,6 +156,10 @@ pub unsafe extern "C" fn dmsnap_store_prepare_repair(
 }
 
 /// Begins to forget every exception: the disk reads as its origin again.
+///
+/// Exceptions in flight are waited for: complete or abort them. Reads may be under way, the chunks
+/// they have pinned are not used again before they are unpinned. A write that is under way, or that
+/// comes before the job is done, may be forgotten with the rest.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dmsnap_store_make_empty(store: Option<NonNull<dmsnap_store>>) -> c_int {
     guard(|| {
@@ -200,6 +207,10 @@ pub unsafe extern "C" fn dmsnap_store_next_plan(
 
 /// Ends the job where it stands; what it made durable stays. Between two plans only: `-EBUSY` while
 /// one is outstanding.
+///
+/// A merge that is cancelled is not over yet: writes that were sent to the origin may be under way.
+/// Call `dmsnap_store_next_plan` until it says `DONE`, and flush the origin, before you let go of
+/// it or make it read-only.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dmsnap_store_cancel(store: Option<NonNull<dmsnap_store>>) -> c_int {
     guard(|| {

@@ -160,7 +160,9 @@ pub extern "C" fn dmsnap_load_options_free(options: Option<Box<dmsnap_load_optio
     guard_or((), || drop(options));
 }
 
-/// Whether the COW file can be made longer.
+/// Whether the COW file can be made longer. By `DMSNAP_STEP_TYPE_SET_SIZE`, or by writing past its
+/// end, as a file: in both cases bytes that were not written read as zeros. The store counts on
+/// that and does not zero fresh chunks there.
 #[unsafe(no_mangle)]
 pub extern "C" fn dmsnap_load_options_set_growable(
     options: Option<&mut dmsnap_load_options>,
@@ -184,8 +186,9 @@ pub extern "C" fn dmsnap_load_options_set_writable(
     })
 }
 
-/// Size of the origin in bytes, from which a bare store takes its own. Without it a bare store ends
-/// with its last exception.
+/// Size of the origin in bytes, from which a bare store takes its own. Then it has to be a multiple
+/// of 512 (an odd end does not count, as on a loop device), or `dmsnap_loader_finish` says
+/// `-EINVAL`. Without it a bare store ends with its last exception.
 #[unsafe(no_mangle)]
 pub extern "C" fn dmsnap_load_options_set_origin_size(
     options: Option<&mut dmsnap_load_options>,

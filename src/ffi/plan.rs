@@ -174,7 +174,29 @@ fn describe(step: &Step) -> dmsnap_step {
     }
 }
 
-/// Hands over the `len` bytes that step `index`, a read, asked for. They are copied.
+/// Gives the plan's own place for the bytes that step `index`, a read, asks for: as many as its
+/// `len`, zeros at first. What is read straight into it need not be supplied, which saves a copy.
+/// It belongs to the plan and holds until the plan is finished or freed, or that step is supplied;
+/// asked for again, it is the same. Several threads may fill the places of several steps at once.
+///
+/// A plan whose read failed then does not go back to a loader or a check reader, which would take
+/// the zeros for what was read: free it.
+#[unsafe(no_mangle)]
+pub extern "C" fn dmsnap_plan_buffer(
+    plan: Option<&mut dmsnap_plan>,
+    index: usize,
+    out: Option<&mut std::mem::MaybeUninit<*mut c_void>>,
+) -> c_int {
+    guard(|| {
+        let plan = need(plan, "plan")?;
+        let out = need(out, "out")?;
+        out.write(plan.plan.buffer(index)?.as_mut_ptr().cast());
+        Ok(())
+    })
+}
+
+/// Hands over the `len` bytes that step `index`, a read, asked for. They are copied; see
+/// `dmsnap_plan_buffer`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dmsnap_plan_supply(
     plan: Option<&mut dmsnap_plan>,

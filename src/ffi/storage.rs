@@ -15,6 +15,10 @@ use crate::storage::{CallbackStorage, FileOptions, MemoryStorage, SharedStorage}
 /// Where bytes live: a file, a block device, memory, or a host's callbacks. May be used by several
 /// threads at once. What uses a storage holds a reference of its own, so it can be freed right
 /// after it was handed over.
+///
+/// Images, checks and new images that use one storage meet as programs do that lock one file: who
+/// writes is alone, others get `-EBUSY`. Several can share what they only read, such as the origin
+/// of several layers, until one of these wants to merge into it.
 pub struct dmsnap_storage {
     storage: SharedStorage,
 }

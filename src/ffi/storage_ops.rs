@@ -6,7 +6,7 @@ use std::mem::{MaybeUninit, offset_of};
 
 use libc::iovec;
 
-use super::handle::{Growing, input};
+use super::handle::{Growing, input_known};
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::{HostAlignment, HostCallbacks, StorageExtent};
 use crate::units::ByteRange;
@@ -15,7 +15,11 @@ use crate::units::ByteRange;
 ///
 /// Callbacks run only on threads that are inside a call of this library on that host's behalf,
 /// several at once if the host calls from several threads, and never while the library holds a lock
-/// of its own. They must not use the image that they are called for: that gives `-EDEADLK`. They
+/// that another call needs, with one exception: where `request_alignment` is above 1, writers of
+/// the same blocks wait for each other. So while `pwritev` runs, or `preadv` for the rest of a
+/// block that is written in part, or `write_zeroes`, or `discard`, others who change those blocks
+/// wait, and while `set_size` runs all who change the storage do. Reads and flushes never wait. A
+/// callback must not wait for another change to its own storage. Callbacks must not use the image that they are called for: that gives `-EDEADLK`. They
 /// must return, neither throwing nor jumping. What they are given is theirs for the duration of the
 /// call. They return 0, or a number of bytes, or a negative errno. `-EINTR` has them called again.
 #[derive(Clone, Copy, Debug)]
@@ -69,8 +73,9 @@ pub struct dmsnap_storage_ops {
         ) -> c_int,
     >,
     /// Called once with `opaque`, when the last user of the storage is gone; also if the call that
-    /// was to take it fails, unless it fails because of `struct_size`. No other callback runs after
-    /// it. May be NULL.
+    /// was to take it fails, unless it fails because the structure is NULL or its `struct_size` is
+    /// none (`-EINVAL`): of a structure with fields that this library does not know (`-ENOTSUP`)
+    /// this one is known all the same. No other callback runs after it. May be NULL.
     pub free: Option<unsafe extern "C" fn(opaque: *mut c_void)>,
     /// Offsets and lengths of transfers, and the size, are multiples of this; a power of two up to
     /// 1 MiB. 0 is as good as 1.
@@ -102,8 +107,9 @@ impl HostOps {
     /// contract.
     pub(super) unsafe fn take(ops: *const dmsnap_storage_ops) -> Result<HostOps> {
         // SAFETY: the caller's promise.
-        let ops = unsafe { input(ops, "ops") };
-        let taken = HostOps { ops: ops? };
+        let (ops, known) = unsafe { input_known(ops, "ops") }?;
+        let taken = HostOps { ops };
+        known?;
         taken.check()?;
         Ok(taken)
     }

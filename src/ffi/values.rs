@@ -156,7 +156,8 @@ pub enum dmsnap_device {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum dmsnap_step_type {
-    /// Read `len` bytes at `offset` and hand them to `dmsnap_plan_supply`.
+    /// Read `len` bytes at `offset`, into what `dmsnap_plan_buffer` gives, or hand them to
+    /// `dmsnap_plan_supply`.
     Read = 1,
     /// Write the `len` bytes at `data` to `offset`.
     Write = 2,
@@ -167,7 +168,8 @@ pub enum dmsnap_step_type {
     Copy = 4,
     /// Give space back; nothing depends on whether that happens.
     Discard = 5,
-    /// Make the device `len` bytes long. A barrier.
+    /// Make the device `len` bytes long. A barrier. New bytes read as zeros, as those of a file
+    /// do: a host whose device keeps old content there zeroes them.
     SetSize = 6,
     /// Wait until everything written to the device before is durable. A barrier.
     Flush = 7,

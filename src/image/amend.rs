@@ -6,11 +6,11 @@ use super::create::{OriginFacts, random_uuid};
 use super::info::inspect_storage;
 use super::layer::Layer;
 use super::open::{MAX_DEPTH, open_file};
-use super::resize::check_size;
 use super::{Format, Image, names};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{Descriptor, IncompatibleFeatures, Uuid};
 use crate::storage::Storage;
+use crate::units::check_disk_size;
 
 /// What to change about an image's descriptor. What is not named stays.
 ///
@@ -150,7 +150,7 @@ impl Amend {
         }
         let mut descriptor = match (old, self.add_descriptor) {
             (Some(old), Some(size)) if is_damaged => {
-                check_size(size)?;
+                check_disk_size(size)?;
                 Descriptor {
                     virtual_size: size,
                     ..old
@@ -191,7 +191,7 @@ impl Amend {
 }
 
 fn new_descriptor(size: u64, uuid: Option<Uuid>) -> Result<Descriptor> {
-    check_size(size)?;
+    check_disk_size(size)?;
     Ok(Descriptor {
         generation: 1,
         incompatible: IncompatibleFeatures::empty(),

@@ -2,6 +2,9 @@
 
 use std::cell::Cell;
 
+use std::io::IoSlice;
+
+use super::node::Node;
 use super::tracked::Tracked;
 use crate::error::Result;
 use crate::storage::Storage;
@@ -41,10 +44,52 @@ impl Scratch {
     }
 }
 
+/// What bytes are copied to.
+pub(crate) trait Target {
+    fn put(&self, bytes: &[u8], offset: u64) -> Result<()>;
+
+    fn put_zeros(&self, range: ByteRange) -> Result<()>;
+
+    /// Has the operating system copy, if it can. `false`: nothing was done.
+    fn try_copy_from(&self, source: &dyn Storage, from: u64, to: u64, len: u64) -> Result<bool>;
+}
+
+impl Target for Tracked {
+    fn put(&self, bytes: &[u8], offset: u64) -> Result<()> {
+        self.write_at(bytes, offset)
+    }
+
+    fn put_zeros(&self, range: ByteRange) -> Result<()> {
+        self.write_zeroes(range, true)
+    }
+
+    fn try_copy_from(&self, source: &dyn Storage, from: u64, to: u64, len: u64) -> Result<bool> {
+        Tracked::try_copy_from(self, source, from, to, len)
+    }
+}
+
+/// A layer is written through its own way of writing.
+impl Target for Node {
+    fn put(&self, bytes: &[u8], offset: u64) -> Result<()> {
+        self.write(&[IoSlice::new(bytes)], offset)
+    }
+
+    fn put_zeros(&self, range: ByteRange) -> Result<()> {
+        self.write_zeroes(range, true)
+    }
+
+    fn try_copy_from(&self, source: &dyn Storage, from: u64, to: u64, len: u64) -> Result<bool> {
+        match self {
+            Node::Raw(raw) => raw.try_copy_from(source, from, to, len),
+            _ => Ok(false),
+        }
+    }
+}
+
 /// Copies `len` bytes. What is a hole in the source is not written if the target reads as zeros there, else zeroed.
 pub(crate) fn copy(
     (source, from): (&dyn Storage, u64),
-    (target, to): (&Tracked, u64),
+    (target, to): (&dyn Target, u64),
     len: u64,
     target_is_zero: bool,
     scratch: &mut Scratch,
@@ -60,7 +105,7 @@ pub(crate) fn copy(
         if extent.allocated || extent.len == 0 {
             copy_data((source, from + done), (target, to + done), part, scratch)?;
         } else if !target_is_zero {
-            target.write_zeroes(ByteRange::new(to + done, part), true)?;
+            target.put_zeros(ByteRange::new(to + done, part))?;
         }
         done += part;
     }
@@ -69,7 +114,7 @@ pub(crate) fn copy(
 
 fn copy_data(
     (source, from): (&dyn Storage, u64),
-    (target, to): (&Tracked, u64),
+    (target, to): (&dyn Target, u64),
     len: u64,
     scratch: &mut Scratch,
 ) -> Result<()> {
@@ -81,7 +126,7 @@ fn copy_data(
 
 fn copy_by_hand(
     (source, from): (&dyn Storage, u64),
-    (target, to): (&Tracked, u64),
+    (target, to): (&dyn Target, u64),
     len: u64,
     scratch: &mut Scratch,
 ) -> Result<()> {
@@ -89,7 +134,7 @@ fn copy_by_hand(
     while done < len {
         let piece = scratch.piece(len - done);
         source.read_at(piece, from + done)?;
-        target.write_at(piece, to + done)?;
+        target.put(piece, to + done)?;
         done += piece.len() as u64;
     }
     Ok(())

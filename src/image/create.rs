@@ -7,14 +7,13 @@ use std::sync::Arc;
 
 use super::node::Node;
 use super::open::{load_store, open_file};
-use super::resize::check_size;
 use super::tracked::Tracked;
 use super::{CreateOptions, Format, Image, names, run};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{Descriptor, IncompatibleFeatures, Uuid};
 use crate::storage::{FileOptions, Hold, LockMode, SharedStorage};
 use crate::store::{FormatOptions, LoadOptions, State, format_plan};
-use crate::units::{ChunkSize, SECTOR_SIZE};
+use crate::units::{ChunkSize, SECTOR_SIZE, check_disk_size};
 
 impl Image {
     /// Creates a layer at `path`, which must not exist unless the options allow it. Durable when it returns; after a failure nothing is
@@ -142,7 +141,7 @@ impl CreateOptions {
                 return Err(Error::new(ErrorKind::InvalidArgument, message));
             }
         };
-        check_size(size)?;
+        check_disk_size(size)?;
         let descriptor = Descriptor {
             generation: 1,
             incompatible: IncompatibleFeatures::empty(),

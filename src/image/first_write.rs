@@ -57,17 +57,14 @@ struct InFlight<'a> {
 }
 
 impl InFlight<'_> {
-    /// Makes it visible. Returns whether the host should commit now.
-    fn complete(mut self) -> Result<bool> {
+    /// Makes it visible.
+    fn complete(mut self) -> Result<()> {
         let Some(id) = self.id.take() else {
-            return Ok(false);
+            return Ok(());
         };
-        let mut store = self.layer.store_mut()?;
-        let result = store.complete_exception(id);
-        let full = store.should_commit();
-        drop(store);
+        let result = self.layer.store_mut()?.complete_exception(id);
         self.layer.changed.notify();
-        result.map(|()| full)
+        result
     }
 }
 
@@ -101,21 +98,28 @@ impl Layer {
         };
         let span = Span::new(self.chunk, &new, range);
         fill(&span)?;
-        if in_flight.complete()? {
-            self.flush()?;
-        }
+        in_flight.complete()?;
         Ok(span.data.len)
     }
 
     /// Chunks for the exceptions, or `None` if the first one needs none any more.
     fn prepare(&self, first: OriginChunk, count: u64) -> Result<Option<NewException>> {
-        let mut retried = false;
+        let (mut retried, mut committed) = (false, false);
         if self.full_is_final {
             self.look_for_space()?;
         }
         loop {
             let seen = self.changed.generation();
-            let prepared = self.store_mut()?.prepare_exception(first, count);
+            let mut store = self.store_mut()?;
+            // Before anything is done for this write: if it fails, so does the write, and nothing of it is there.
+            if store.should_commit() && !committed {
+                drop(store);
+                committed = true;
+                self.flush()?;
+                continue;
+            }
+            let prepared = store.prepare_exception(first, count);
+            drop(store);
             match prepared {
                 Ok(Prepared::Exception(new)) => return Ok(Some(new)),
                 Ok(Prepared::Reserve(plan)) => self.run(plan)?,

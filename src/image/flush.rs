@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Condvar, Mutex, PoisonError};
 
 use super::layer::Layer;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::storage::Storage;
 use crate::store::Commit;
 
@@ -43,20 +43,25 @@ impl FlushRounds {
         state.begun += 1;
         state.running = true;
         drop(state);
-        let running = Running { rounds: self };
+        let running = Running {
+            rounds: self,
+            told: false,
+        };
         let result = round();
         running.end(result.as_ref().err().map(Error::duplicate));
         result
     }
 }
 
-/// Ends the round even if it panics.
+/// Ends the round even if it panics. Those who wait for it are not told that all is well then.
 struct Running<'a> {
     rounds: &'a FlushRounds,
+    told: bool,
 }
 
 impl Running<'_> {
-    fn end(self, error: Option<Error>) {
+    fn end(mut self, error: Option<Error>) {
+        self.told = true;
         self.rounds
             .state
             .lock()
@@ -72,6 +77,10 @@ impl Drop for Running<'_> {
             .state
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
+        if !self.told {
+            let message = "a thread panicked while it flushed for others";
+            state.error = Some(Error::new(ErrorKind::Internal, message));
+        }
         state.running = false;
         state.ended = state.begun;
         drop(state);
@@ -115,5 +124,47 @@ impl Layer {
                 store.fail(error);
             }
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+    use std::sync::Barrier;
+    use std::sync::atomic::AtomicUsize;
+    use std::thread;
+
+    use super::*;
+
+    /// One thread's round panics; none of those who waited for it may take their data for durable.
+    #[test]
+    fn test_a_round_that_panics_is_no_success_for_those_who_waited() {
+        const THREADS: usize = 4;
+        let served = AtomicUsize::new(0);
+        for _ in 0..200 {
+            let (rounds, start) = (FlushRounds::default(), Barrier::new(THREADS));
+            let flush = || {
+                start.wait();
+                let round = || {
+                    // Time for the others to come.
+                    (0..100).for_each(|_| thread::yield_now());
+                    panic!("on purpose");
+                };
+                match catch_unwind(AssertUnwindSafe(|| rounds.join(round))) {
+                    Ok(Err(error)) => {
+                        assert_eq!(error.kind(), ErrorKind::Internal);
+                        served.fetch_add(1, Ordering::Relaxed);
+                    }
+                    Ok(Ok(())) => unreachable!("no round ended well"),
+                    Err(_) => {}
+                }
+            };
+            thread::scope(|scope| {
+                for _ in 0..THREADS {
+                    scope.spawn(flush);
+                }
+            });
+        }
+        assert!(served.load(Ordering::Relaxed) > 0, "nobody waited");
     }
 }

@@ -73,7 +73,9 @@ impl Image {
     /// What asking the files for their sizes gives.
     pub fn info(&self) -> Result<ImageInfo> {
         let top = self.top();
-        let mut info = facts(&top.facts(), &top.cow, top.path.as_deref())?;
+        // Asked before the store is locked: a storage may be a host's.
+        let sizes = FileSizes::of(&top.cow, top.path.as_deref())?;
+        let mut info = facts(&top.facts(), sizes, &top.cow, top.path.as_deref());
         let mut node = &top.origin;
         loop {
             match node {
@@ -117,24 +119,41 @@ fn inspect_file(storage: &SharedStorage, path: Option<&Path>) -> Result<ImageInf
         growable: storage.is_growable(),
         ..LoadOptions::default()
     };
-    facts(&load_store(storage, options)?, &**storage, path)
+    let store = load_store(storage, options)?;
+    let sizes = FileSizes::of(&**storage, path)?;
+    Ok(facts(&store, sizes, &**storage, path))
 }
 
-fn facts(store: &Store, storage: &dyn Storage, path: Option<&Path>) -> Result<ImageInfo> {
-    Ok(ImageInfo {
+/// What the file itself tells.
+struct FileSizes {
+    size: u64,
+    allocated: Option<u64>,
+}
+
+impl FileSizes {
+    fn of(storage: &dyn Storage, path: Option<&Path>) -> Result<FileSizes> {
+        Ok(FileSizes {
+            size: storage.size()?,
+            allocated: path.and_then(allocated_bytes),
+        })
+    }
+}
+
+fn facts(store: &Store, sizes: FileSizes, storage: &dyn Storage, path: Option<&Path>) -> ImageInfo {
+    ImageInfo {
         virtual_size: store.virtual_size(),
         chunk_size: store.chunk_size(),
         header: store.header(),
         descriptor: store.descriptor().cloned(),
         descriptor_damage: store.descriptor_damage().to_vec(),
         exceptions: store.exceptions(),
-        file_size: storage.size()?,
-        allocated_bytes: path.and_then(allocated_bytes),
+        file_size: sizes.size,
+        allocated_bytes: sizes.allocated,
         state: store.state(),
         status: store.status(),
         usage: store.usage(),
         chain: vec![layer_info(store, storage, path)],
-    })
+    }
 }
 
 fn layer_info(store: &Store, storage: &dyn Storage, path: Option<&Path>) -> LayerInfo {

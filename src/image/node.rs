@@ -99,6 +99,18 @@ impl RawOrigin {
         self.storage.write_vectored_at(bufs, offset)
     }
 
+    /// As [`Tracked::try_copy_from`].
+    pub(crate) fn try_copy_from(
+        &self,
+        source: &dyn Storage,
+        from: u64,
+        to: u64,
+        len: u64,
+    ) -> Result<bool> {
+        self.check()?;
+        self.storage.try_copy_from(source, from, to, len)
+    }
+
     fn flush(&self) -> Result<()> {
         self.check()?;
         self.storage.flush().inspect_err(|error| {

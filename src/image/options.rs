@@ -152,8 +152,8 @@ impl OpenOptions {
         self
     }
 
-    /// Size of the disk in bytes, if the image is a bare store. It does not record one; without this it is as long as its origin, and
-    /// without an origin as long as its last exception says.
+    /// Size of the disk in bytes, a multiple of 512, if the image is a bare store. It does not record one; without this it is as long as
+    /// its origin, and without an origin as long as its last exception says.
     #[must_use]
     pub fn bare_size(mut self, size: u64) -> OpenOptions {
         self.bare_size = Some(size);

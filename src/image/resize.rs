@@ -4,7 +4,7 @@ use super::Image;
 use super::layer::Layer;
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::Storage;
-use crate::units::{MAX_FILE_SIZE, SECTOR_SIZE};
+use crate::units::check_disk_size;
 
 impl Image {
     /// Makes the disk `size` bytes long, a multiple of 512. What is new reads as zeros. Shorter only if `shrink_allowed`: what lay past
@@ -29,21 +29,10 @@ impl Image {
     }
 }
 
-/// Refuses a size that no disk can have.
-pub(super) fn check_size(size: u64) -> Result<()> {
-    if size.is_multiple_of(SECTOR_SIZE) && size <= MAX_FILE_SIZE {
-        return Ok(());
-    }
-    let message = format!(
-        "a disk of {size} bytes: must be a multiple of {SECTOR_SIZE}, at most {MAX_FILE_SIZE}"
-    );
-    Err(Error::new(ErrorKind::InvalidArgument, message))
-}
-
 impl Layer {
     /// Changes the size. Nobody writes meanwhile.
     pub(crate) fn resize(&self, size: u64) -> Result<()> {
-        check_size(size).map_err(|error| error.with_path(self.cow.name()))?;
+        check_disk_size(size).map_err(|error| error.with_path(self.cow.name()))?;
         self.flush()?;
         if size == self.virtual_size() {
             return Ok(());

@@ -2,7 +2,7 @@
 
 use std::io::{IoSlice, IoSliceMut};
 
-use super::copy::{self, LONG_RUN, Scratch};
+use super::copy::{self, Scratch};
 use super::node::Node;
 use super::tracked::Tracked;
 use crate::error::{Error, ErrorKind, Result};
@@ -22,8 +22,7 @@ pub(crate) fn run(plan: &mut Plan, cow: &Tracked, origin: &Node) -> Result<()> {
             break;
         };
         if let Step::Read { device, range } = step {
-            let bytes = devices.read(device, range)?;
-            plan.supply(index, bytes)?;
+            devices.read(device, range.start, plan.buffer(index)?)?;
         } else {
             devices.run(&step)?;
         }
@@ -38,15 +37,11 @@ struct Devices<'a> {
 }
 
 impl Devices<'_> {
-    fn read(&self, device: Device, range: ByteRange) -> Result<Vec<u8>> {
-        let mut bytes = zeroed(range.len)?;
+    fn read(&self, device: Device, offset: u64, bytes: &mut [u8]) -> Result<()> {
         match device {
-            Device::Cow => self.cow.read_at(&mut bytes, range.start)?,
-            Device::Origin => self
-                .origin
-                .read(&mut [IoSliceMut::new(&mut bytes)], range.start)?,
+            Device::Cow => self.cow.read_at(bytes, offset),
+            Device::Origin => self.origin.read(&mut [IoSliceMut::new(bytes)], offset),
         }
-        Ok(bytes)
     }
 
     fn run(&mut self, step: &Step) -> Result<()> {
@@ -79,10 +74,9 @@ impl Devices<'_> {
             ((Device::Origin, from), (Device::Cow, to)) => {
                 origin.copy_out(ByteRange::new(from, len), (cow, to), false, scratch)
             }
-            ((Device::Cow, from), (Device::Origin, to)) => match origin {
-                Node::Raw(raw) => copy::copy((cow, from), (&raw.storage, to), len, false, scratch),
-                _ => copy_into((cow, from), (origin, to), len, scratch),
-            },
+            ((Device::Cow, from), (Device::Origin, to)) => {
+                copy::copy((cow, from), (origin, to), len, false, scratch)
+            }
             ((Device::Origin, _), (Device::Origin, _)) => Err(Error::new(
                 ErrorKind::Internal,
                 "a plan copies the origin onto itself",
@@ -111,48 +105,4 @@ fn run_on_origin(origin: &Node, step: &Step) -> Result<()> {
         Step::Flush { .. } => origin.flush(),
         Step::Read { .. } | Step::Copy { .. } => Ok(()),
     }
-}
-
-/// Copies into a layer, through that layer's own way of writing.
-fn copy_into(
-    (cow, from): (&dyn Storage, u64),
-    (origin, to): (&Node, u64),
-    len: u64,
-    scratch: &mut Scratch,
-) -> Result<()> {
-    let mut done = 0;
-    while done < len {
-        let left = len - done;
-        let (part, hole) = if left < LONG_RUN {
-            (left, false)
-        } else {
-            let extent = cow.extent_at(from + done)?;
-            (
-                extent.len.clamp(1, left),
-                !extent.allocated && extent.len > 0,
-            )
-        };
-        if hole {
-            origin.write_zeroes(ByteRange::new(to + done, part), true)?;
-            done += part;
-            continue;
-        }
-        let piece = scratch.piece(part);
-        cow.read_at(piece, from + done)?;
-        origin.write(&[IoSlice::new(piece)], to + done)?;
-        done += piece.len() as u64;
-    }
-    Ok(())
-}
-
-/// A buffer whose size comes from a file: failing to get it is an error like any other.
-fn zeroed(len: u64) -> Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    let fits = usize::try_from(len).is_ok_and(|len| bytes.try_reserve_exact(len).is_ok());
-    if !fits {
-        let message = format!("no memory for a buffer of {len} bytes");
-        return Err(Error::new(ErrorKind::NoMemory, message));
-    }
-    bytes.resize(len as usize, 0);
-    Ok(bytes)
 }

@@ -38,9 +38,10 @@ impl Default for HostAlignment {
 /// I/O that a host does for a [`CallbackStorage`].
 ///
 /// Calls come from any thread that is inside a call of this library, several at once, and never while the library holds a lock that
-/// another such call would have to wait for; only writers of parts of one block wait for each other, where the host asked for
-/// alignment. A callback must not use the image or the store it is called for: that fails with [`ErrorKind::Deadlock`]. Buffers are
-/// lent for the call only. Dropping the value frees what belongs to it; that happens once.
+/// another such call would have to wait for. Only where the host asked for aligned requests, those who change the same blocks (write,
+/// zero, discard) wait for each other's callbacks, and all who change anything wait for a change of size; reads and flushes never wait.
+/// A callback must not wait for another change to its own storage. A callback must not use the image or the store it is called for: that
+/// fails with [`ErrorKind::Deadlock`]. Buffers are lent for the call only. Dropping the value frees what belongs to it; that happens once.
 ///
 /// Errors are taken over with their errno. An interrupted call (EINTR) is repeated.
 pub trait HostCallbacks: Send + Sync {

@@ -24,7 +24,7 @@ pub struct LoadOptions {
     pub growable: bool,
     /// Whether the store will be written.
     pub writable: bool,
-    /// Size of the origin in bytes, from which a bare store takes its own.
+    /// Size of the origin in bytes, from which a bare store takes its own: a multiple of 512 then.
     pub origin_size: Option<u64>,
     /// What a full device means.
     pub overflow: OverflowMode,
@@ -249,7 +249,8 @@ impl Loader {
     /// The store, when [`Loader::next_plan`] has returned `None`.
     ///
     /// # Errors
-    /// [`ErrorKind::Corrupt`] if exceptions contradict each other.
+    /// [`ErrorKind::Corrupt`] if exceptions contradict each other; [`ErrorKind::InvalidArgument`] for a bare store over an origin of a size
+    /// that no disk has.
     pub fn finish(self) -> Result<Store> {
         let Some(preamble) = self.preamble.preamble().cloned() else {
             return Err(Error::new(

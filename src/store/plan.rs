@@ -140,13 +140,7 @@ impl Plan {
     /// # Errors
     /// [`ErrorKind::InvalidArgument`] if that step is no read or wants another number of bytes.
     pub fn supply(&mut self, index: usize, bytes: Vec<u8>) -> Result<()> {
-        let wanted = match self.steps.get(index) {
-            Some(Step::Read { range, .. }) => range.len,
-            _ => {
-                let message = format!("step {index} of the plan is not a read");
-                return Err(Error::new(ErrorKind::InvalidArgument, message));
-            }
-        };
+        let (wanted, slot) = self.read_slot(index)?;
         if bytes.len() as u64 != wanted {
             let message = format!(
                 "step {index} reads {wanted} bytes, {} supplied",
@@ -154,11 +148,33 @@ impl Plan {
             );
             return Err(Error::new(ErrorKind::InvalidArgument, message));
         }
-        self.supplied.resize_with(self.steps.len(), || None);
-        if let Some(slot) = self.supplied.get_mut(index) {
-            *slot = Some(bytes);
-        }
+        *slot = Some(bytes);
         Ok(())
+    }
+
+    /// A place of the plan's own for the bytes that step `index`, a [`Step::Read`], asks for: whoever reads straight into it need not
+    /// supply them. Zeros at first; asked for again, it is the same.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidArgument`] if that step is no read, [`ErrorKind::NoMemory`].
+    pub fn buffer(&mut self, index: usize) -> Result<&mut [u8]> {
+        let (len, slot) = self.read_slot(index)?;
+        if slot.is_none() {
+            *slot = Some(zeroed(len)?);
+        }
+        Ok(slot.as_deref_mut().unwrap_or_default())
+    }
+
+    /// How much step `index`, which must be a read, wants, and where it belongs.
+    fn read_slot(&mut self, index: usize) -> Result<(u64, &mut Option<Vec<u8>>)> {
+        self.supplied.resize_with(self.steps.len(), || None);
+        match (self.steps.get(index), self.supplied.get_mut(index)) {
+            (Some(Step::Read { range, .. }), Some(slot)) => Ok((range.len, slot)),
+            _ => {
+                let message = format!("step {index} of the plan is not a read");
+                Err(Error::new(ErrorKind::InvalidArgument, message))
+            }
+        }
     }
 
     /// The reads with what was supplied for them, in order.
@@ -177,5 +193,46 @@ impl Plan {
             }
         }
         Ok(reads)
+    }
+}
+
+/// A buffer whose size comes from a file: failing to get it is an error like any other.
+fn zeroed(len: u64) -> Result<Vec<u8>> {
+    // Memory that is zero already costs least, but only other memory can be asked for on trial.
+    match usize::try_from(len) {
+        Ok(len) if Vec::<u8>::new().try_reserve_exact(len).is_ok() => Ok(vec![0; len]),
+        _ => {
+            let message = format!("no memory for a buffer of {len} bytes");
+            Err(Error::new(ErrorKind::NoMemory, message))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn test_what_is_read_into_the_plans_buffer_is_supplied() {
+        let read = |start| Step::Read {
+            device: Device::Cow,
+            range: ByteRange::new(start, 4),
+        };
+        let flush = Step::Flush {
+            device: Device::Cow,
+        };
+        let mut plan = Plan::new(1, Purpose::ReadMetadata, vec![read(0), read(8), flush]);
+        plan.buffer(1).unwrap().copy_from_slice(b"read");
+        assert_eq!(plan.buffer(1).unwrap(), b"read", "the same again");
+        assert!(plan.reads().is_err(), "the first read is missing");
+        assert_eq!(plan.buffer(0).unwrap(), [0; 4]);
+        plan.supply(0, b"copy".to_vec()).unwrap();
+        let reads = plan.reads().unwrap();
+        assert_eq!(reads[0].1, b"copy");
+        assert_eq!(reads[1].1, b"read");
+        for index in [2, 3, usize::MAX] {
+            let error = plan.buffer(index).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+        }
     }
 }

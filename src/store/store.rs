@@ -15,7 +15,9 @@ use super::state::{Extent, OverflowMode, State, Status, Target, Usage, WriteExte
 use super::table::{ExceptionTable, Run};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{Descriptor, Geometry, Header, SlotDamage};
-use crate::units::{ByteRange, ChunkSize, CowChunk, MAX_FILE_SIZE, OriginChunk, SECTOR_SIZE};
+use crate::units::{
+    ByteRange, ChunkSize, CowChunk, MAX_FILE_SIZE, OriginChunk, SECTOR_SIZE, check_disk_size,
+};
 
 /// A run of exceptions that is not on disk yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,7 +97,7 @@ impl Store {
             .min(MAX_FILE_SIZE / 512 * 512);
         let virtual_size = match (&preamble.descriptor, options.origin_size) {
             (Some(descriptor), _) => descriptor.virtual_size,
-            (None, Some(size)) => size,
+            (None, Some(size)) => check_disk_size(size).map(|()| size)?,
             (None, None) => end,
         };
         Ok(Store {
