@@ -1602,11 +1602,11 @@ int dmsnap_open_options_set_origin_image(struct dmsnap_open_options *options,
 int dmsnap_open_options_set_ignore_origin_uuid(struct dmsnap_open_options *options, bool ignore);
 
 /**
- * Size of the disk in bytes, a multiple of 512, if the image is a bare store. It does not record one; without this it
- * is as long as its origin, and without an origin as long as its last exception says.
+ * Size of the disk in bytes, a multiple of 512, if the image is a bare store. It does not record
+ * one; without this it is as long as its origin, and without an origin as long as its last
+ * exception says.
  */
-int dmsnap_open_options_set_bare_size(struct dmsnap_open_options *options,
-                                      uint64_t size);
+int dmsnap_open_options_set_bare_size(struct dmsnap_open_options *options, uint64_t size);
 
 /**
  * Options: chunks of 16 KiB, no origin, a random UUID. The size has to be set unless there is an

@@ -161,8 +161,9 @@ pub extern "C" fn dmsnap_open_options_set_ignore_origin_uuid(
     guard(|| dmsnap_open_options::change(options, |options| Ok(options.ignore_origin_uuid(ignore))))
 }
 
-/// Size of the disk in bytes, a multiple of 512, if the image is a bare store. It does not record one; without this it
-/// is as long as its origin, and without an origin as long as its last exception says.
+/// Size of the disk in bytes, a multiple of 512, if the image is a bare store. It does not record
+/// one; without this it is as long as its origin, and without an origin as long as its last
+/// exception says.
 #[unsafe(no_mangle)]
 pub extern "C" fn dmsnap_open_options_set_bare_size(
     options: Option<&mut dmsnap_open_options>,
