@@ -259,6 +259,8 @@ static void options(void)
          "image is NULL");
     FAIL(dmsnap_open_options_set_ignore_origin_uuid(NULL, true), EINVAL, INVALID_ARGUMENT,
          "options is NULL");
+    FAIL(dmsnap_open_options_set_ignore_descriptor_damage(NULL, true), EINVAL, INVALID_ARGUMENT,
+         "options is NULL");
     FAIL(dmsnap_open_options_set_bare_size(NULL, 1), EINVAL, INVALID_ARGUMENT, "options is NULL");
     FAIL(dmsnap_create_options_set_chunk_size(create, 1000), EINVAL, INVALID_ARGUMENT,
          "chunk size 1000");
@@ -279,6 +281,7 @@ static void options(void)
          "3 is no dmsnap_format");
     FAIL(dmsnap_amend_options_add_descriptor(NULL, 1), EINVAL, INVALID_ARGUMENT,
          "options is NULL");
+    FAIL(dmsnap_amend_options_set_uuid(amend, NULL), EINVAL, INVALID_ARGUMENT, "uuid is NULL");
     FAIL(dmsnap_amend_options_remove_descriptor(NULL), EINVAL, INVALID_ARGUMENT,
          "options is NULL");
     FAIL(dmsnap_check_options_set_repair(check, 3), EINVAL, INVALID_ARGUMENT,

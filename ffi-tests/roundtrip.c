@@ -332,10 +332,12 @@ static void amend(void)
     dmsnap_info_free(info);
 
     OK(dmsnap_open_options_set_bare_size(open, SIZE));
+    OK(dmsnap_open_options_set_ignore_descriptor_damage(open, true));
     OK(dmsnap_image_open(LAYER, open, &image));
     compare(image, SIZE, "a bare store");
     options = dmsnap_amend_options_new();
     OK(dmsnap_amend_options_add_descriptor(options, SIZE));
+    OK(dmsnap_amend_options_set_uuid(options, (const uint8_t *)"a UUID in ASCII."));
     OK(dmsnap_amend_options_set_origin(options, BASE, DMSNAP_FORMAT_RAW));
     OK(dmsnap_image_amend(image, options));
     OK(dmsnap_image_close(image));

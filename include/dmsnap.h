@@ -1597,9 +1597,19 @@ int dmsnap_open_options_set_origin_image(struct dmsnap_open_options *options,
                                          const struct dmsnap_image *image);
 
 /**
- * Opens even if an origin's UUID is not the recorded one. The content is then most likely wrong.
+ * Opens even if an origin's UUID is not the recorded one, and merges even into a raw origin whose
+ * size is not. The content is then most likely wrong.
  */
 int dmsnap_open_options_set_ignore_origin_uuid(struct dmsnap_open_options *options, bool ignore);
+
+/**
+ * Opens even if slots of the top layer's descriptor are damaged, for `dmsnap_image_amend` to add or
+ * remove a descriptor. With no good slot the layer counts as a bare store. Where one is good and
+ * there are exceptions past the end that it gives, those are kept; without this such a layer opens
+ * read-only.
+ */
+int dmsnap_open_options_set_ignore_descriptor_damage(struct dmsnap_open_options *options,
+                                                     bool ignore);
 
 /**
  * Size of the disk in bytes, a multiple of 512, if the image is a bare store. It does not record
@@ -1921,12 +1931,19 @@ int dmsnap_amend_options_set_origin(struct dmsnap_amend_options *options,
 
 /**
  * Gives a bare store a descriptor, with this size of the disk in bytes. Needs chunks of at least
- * 4096 bytes.
+ * 4096 bytes. Where one of the two slots of a descriptor is damaged, it is written anew from the
+ * other one, with this size: it may have said another.
  */
 int dmsnap_amend_options_add_descriptor(struct dmsnap_amend_options *options, uint64_t size);
 
 /**
- * Makes it a bare store: size and origin are forgotten.
+ * The UUID of a descriptor that is added, 16 bytes that are not all zero, instead of a random one.
+ * Layers above this one open only if it is the one they know.
+ */
+int dmsnap_amend_options_set_uuid(struct dmsnap_amend_options *options, const uint8_t *uuid);
+
+/**
+ * Makes it a bare store: size, origin and UUID are forgotten.
  */
 int dmsnap_amend_options_remove_descriptor(struct dmsnap_amend_options *options);
 

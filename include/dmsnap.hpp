@@ -252,6 +252,12 @@ public:
         return *this;
     }
 
+    open_options &ignore_descriptor_damage(bool ignore = true)
+    {
+        check(dmsnap_open_options_set_ignore_descriptor_damage(get(), ignore));
+        return *this;
+    }
+
     open_options &bare_size(std::uint64_t bytes)
     {
         check(dmsnap_open_options_set_bare_size(get(), bytes));
@@ -330,6 +336,12 @@ public:
     amend_options &add_descriptor(std::uint64_t size)
     {
         check(dmsnap_amend_options_add_descriptor(get(), size));
+        return *this;
+    }
+
+    amend_options &id(const uuid &id)
+    {
+        check(dmsnap_amend_options_set_uuid(get(), id.data()));
         return *this;
     }
 

@@ -2,16 +2,19 @@
 
 #![allow(clippy::unwrap_used, reason = "a failure is the test's result")]
 
+#[allow(dead_code, reason = "shared with other test programs")]
+#[path = "common/holder.rs"]
+mod holder;
 mod storage_common;
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{BufRead, BufReader, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output};
 
 use dmsnap::error::ErrorKind;
 use dmsnap::storage::{FileOptions, FileStorage, LockMode, Storage};
+use holder::Holder;
 use storage_common::devices::run;
 use tempfile::TempDir;
 
@@ -39,45 +42,11 @@ fn format_of(path: &Path) -> &str {
         .unwrap()
 }
 
-/// A qemu-io that has the image open, until dropped.
-struct Holder(Child);
-
-impl Holder {
-    fn new(path: &Path, options: &[&str]) -> Holder {
-        let mut command = Command::new("qemu-io");
-        command
-            .args(options)
-            .args(["-f", format_of(path)])
-            .arg(path);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = command
-            .spawn()
-            .expect("qemu-io (Debian: qemu-utils) is needed");
-        // An answer to a command shows that the image is open.
-        child
-            .stdin
-            .as_mut()
-            .unwrap()
-            .write_all(b"length\n")
-            .unwrap();
-        let mut line = String::new();
-        let mut output = BufReader::new(child.stdout.as_mut().unwrap());
-        while !line.contains("MiB") {
-            line.clear();
-            assert!(
-                output.read_line(&mut line).unwrap() > 0,
-                "qemu-io did not open the image"
-            );
-        }
-        Holder(child)
-    }
-}
-
-impl Drop for Holder {
-    fn drop(&mut self) {
-        drop(self.0.stdin.take());
-        let _ = self.0.wait();
-    }
+/// A qemu-io that has the image open.
+fn hold(path: &Path, options: &[&str]) -> Holder {
+    let mut args = options.to_vec();
+    args.extend(["-f", format_of(path), path.to_str().unwrap()]);
+    Holder::with(&args)
 }
 
 fn qemu_io(path: &Path, options: &[&str]) -> Output {
@@ -114,7 +83,7 @@ fn reader(path: &Path) -> Result<FileStorage, ErrorKind> {
 #[test]
 fn test_qemu_that_writes_keeps_writers_and_readers_out() {
     let (_directory, path) = image();
-    let holder = Holder::new(&path, &[]);
+    let holder = hold(&path, &[]);
     let error = FileOptions::new().writable(true).open(&path).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Busy);
     let text = error.to_string();
@@ -142,7 +111,7 @@ fn test_qemu_that_writes_keeps_writers_and_readers_out() {
 #[test]
 fn test_qemu_that_reads_keeps_writers_out() {
     let (_directory, path) = qcow2();
-    let holder = Holder::new(&path, &["-r"]);
+    let holder = hold(&path, &["-r"]);
     assert_eq!(writer(&path).unwrap_err(), ErrorKind::Busy);
     let reader = reader(&path).unwrap();
     assert_eq!(

@@ -3,7 +3,7 @@
 use std::ffi::{c_char, c_int};
 
 use super::guard::{guard, guard_or};
-use super::handle::{need, text};
+use super::handle::{need, text, uuid};
 use super::image::dmsnap_image;
 use super::values::format;
 use crate::error::Result;
@@ -60,7 +60,8 @@ pub unsafe extern "C" fn dmsnap_amend_options_set_origin(
 }
 
 /// Gives a bare store a descriptor, with this size of the disk in bytes. Needs chunks of at least
-/// 4096 bytes.
+/// 4096 bytes. Where one of the two slots of a descriptor is damaged, it is written anew from the
+/// other one, with this size: it may have said another.
 #[unsafe(no_mangle)]
 pub extern "C" fn dmsnap_amend_options_add_descriptor(
     options: Option<&mut dmsnap_amend_options>,
@@ -69,7 +70,21 @@ pub extern "C" fn dmsnap_amend_options_add_descriptor(
     guard(|| change(options, |amend| Ok(amend.add_descriptor(size))))
 }
 
-/// Makes it a bare store: size and origin are forgotten.
+/// The UUID of a descriptor that is added, 16 bytes that are not all zero, instead of a random one.
+/// Layers above this one open only if it is the one they know.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dmsnap_amend_options_set_uuid(
+    options: Option<&mut dmsnap_amend_options>,
+    uuid: *const u8,
+) -> c_int {
+    guard(|| {
+        // SAFETY: the contract with C.
+        let uuid = need(unsafe { self::uuid(uuid) }, "uuid")?;
+        change(options, |amend| Ok(amend.uuid(uuid)))
+    })
+}
+
+/// Makes it a bare store: size, origin and UUID are forgotten.
 #[unsafe(no_mangle)]
 pub extern "C" fn dmsnap_amend_options_remove_descriptor(
     options: Option<&mut dmsnap_amend_options>,

@@ -152,13 +152,30 @@ pub extern "C" fn dmsnap_open_options_set_origin_image(
     })
 }
 
-/// Opens even if an origin's UUID is not the recorded one. The content is then most likely wrong.
+/// Opens even if an origin's UUID is not the recorded one, and merges even into a raw origin whose
+/// size is not. The content is then most likely wrong.
 #[unsafe(no_mangle)]
 pub extern "C" fn dmsnap_open_options_set_ignore_origin_uuid(
     options: Option<&mut dmsnap_open_options>,
     ignore: bool,
 ) -> c_int {
     guard(|| dmsnap_open_options::change(options, |options| Ok(options.ignore_origin_uuid(ignore))))
+}
+
+/// Opens even if slots of the top layer's descriptor are damaged, for `dmsnap_image_amend` to add or
+/// remove a descriptor. With no good slot the layer counts as a bare store. Where one is good and
+/// there are exceptions past the end that it gives, those are kept; without this such a layer opens
+/// read-only.
+#[unsafe(no_mangle)]
+pub extern "C" fn dmsnap_open_options_set_ignore_descriptor_damage(
+    options: Option<&mut dmsnap_open_options>,
+    ignore: bool,
+) -> c_int {
+    guard(|| {
+        dmsnap_open_options::change(options, |options| {
+            Ok(options.ignore_descriptor_damage(ignore))
+        })
+    })
 }
 
 /// Size of the disk in bytes, a multiple of 512, if the image is a bare store. It does not record

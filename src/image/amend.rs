@@ -135,6 +135,9 @@ impl Amend {
         is_damaged: bool,
         layer: Option<&Path>,
     ) -> Result<Option<Descriptor>> {
+        if self.uuid.is_some_and(|uuid| uuid.is_nil()) {
+            return Err(contradiction("a UUID of zeros means that there is none"));
+        }
         if self.uuid.is_some() && (self.add_descriptor.is_none() || old.is_some()) {
             return Err(contradiction(
                 "a UUID is for a descriptor that is added; the UUID of an image that has one stays",

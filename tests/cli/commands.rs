@@ -266,3 +266,30 @@ fn test_commands_are_read_from_standard_input() {
     run.fails(1, &["frobnicate"]);
     assert_eq!(run.stdout, "read 512/512 bytes at offset 0\n");
 }
+
+#[test]
+fn test_layer_that_is_taken_for_raw_bytes_is_told() {
+    let scratch = Scratch::new();
+    scratch.base_and_layer();
+    for line in [
+        "create -b layer.dms -F raw x.dms",
+        "convert -O dmsnap -B layer.dms -F raw base.raw x.dms",
+    ] {
+        let run = scratch.dmsnap(line);
+        run.succeeds();
+        let words = "layer.dms: begins like a dmsnap layer";
+        assert!(run.stderr.contains(words), "{run:#?}");
+        let run = scratch.dmsnap(&line.replace("layer.dms -F raw", "base.raw -F raw"));
+        run.succeeds();
+        assert_eq!(run.stderr, "");
+    }
+}
+
+#[test]
+fn test_dump_opens_nothing_but_its_file() {
+    let scratch = Scratch::new();
+    scratch.base_and_layer();
+    scratch
+        .dmsnap("dump --origin there-is-none layer.dms")
+        .succeeds();
+}

@@ -143,9 +143,10 @@ fn test_nothing_half_made_is_left_on_a_full_disk() {
         "convert -O dmsnap source.raw old",
         "convert -O raw source.raw new",
     ] {
-        mount
-            .dmsnap(line)
-            .fails(1, &[line.rsplit(' ').next().unwrap(), "no space left"]);
+        let run = mount.dmsnap(line);
+        run.fails(1, &[line.rsplit(' ').next().unwrap(), "no space left"]);
+        // Nothing was flushed that anybody could miss.
+        assert!(!run.stderr.contains("flushed"), "{run:#?}");
         assert_eq!(mount.names(), names, "{line}");
         assert_eq!(fs::read(mount.path("old")).unwrap(), b"precious");
     }

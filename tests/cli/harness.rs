@@ -3,10 +3,9 @@
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
 use tempfile::TempDir;
 
@@ -244,45 +243,5 @@ impl Random {
 
     pub(crate) fn below(&mut self, end: u64) -> u64 {
         self.next() % end
-    }
-}
-
-/// A qemu-io that has a file open and lets nobody else write to it, until it is dropped.
-pub(crate) struct Holder(Child);
-
-impl Holder {
-    pub(crate) fn of(path: &Path) -> Holder {
-        // With a raw image as such qemu-io lets others do anything.
-        let image = format!(
-            "driver=blkdebug,image.driver=file,image.filename={},take-child-perms.0=consistent-read,\
-             take-child-perms.1=write,unshare-child-perms.0=write,unshare-child-perms.1=resize",
-            path.display()
-        );
-        let mut child = Command::new("qemu-io")
-            .args(["--image-opts", &image])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("qemu-io (Debian: qemu-utils) is needed");
-        // An answer to a command shows that the image is open.
-        let input = child.stdin.as_mut().expect("a pipe");
-        input.write_all(b"length\n").expect("qemu-io listens");
-        let mut output = BufReader::new(child.stdout.as_mut().expect("a pipe"));
-        let mut line = String::new();
-        while !line.contains("iB") {
-            line.clear();
-            assert!(
-                output.read_line(&mut line).expect("text") > 0,
-                "qemu-io did not open the image"
-            );
-        }
-        Holder(child)
-    }
-}
-
-impl Drop for Holder {
-    fn drop(&mut self) {
-        drop(self.0.stdin.take());
-        let _ = self.0.wait();
     }
 }

@@ -16,6 +16,8 @@ mod devices;
 #[path = "../common/golden.rs"]
 mod golden;
 mod harness;
+#[path = "../common/holder.rs"]
+mod holder;
 mod inspect;
 #[path = "../common/pattern.rs"]
 mod pattern;

@@ -9,7 +9,7 @@ use crate::args::{CreateSettings, FormatArg, format_is_missing};
 use crate::failure::{About, Failure, Result};
 use crate::size::parse_disk_size;
 use crate::target::{self, Target};
-use crate::{gate, output};
+use crate::{gate, output, source};
 
 /// Create a layer, empty over its backing
 #[derive(clap::Args)]
@@ -100,6 +100,12 @@ fn create_raw(args: &Args, settings: &CreateSettings) -> Result<()> {
         target::raw_storage(&target, size).map_err(|failure| target.rename_in(failure))?;
     if target.is_block_device() {
         // As with any device, what is on it stays.
+        if !args.quiet {
+            output::line(format_args!(
+                "'{}' has room for {size} bytes; nothing was written to it",
+                args.file.display()
+            ))?;
+        }
         return Ok(());
     }
     storage.flush().about(&args.file)?;
@@ -112,7 +118,11 @@ fn create_layer(args: &Args, settings: &CreateSettings) -> Result<()> {
     let options = create_options(args, settings)?;
     let sources = match (&settings.backing, settings.backing_format) {
         (Some(name), Some(format)) => {
-            gate::chain(&target::directory(&args.file).join(name), format)
+            let backing = target::directory(&args.file).join(name);
+            if format == Format::Raw && !args.backing_unsafe {
+                source::warn_of_layer_as_raw(&backing);
+            }
+            gate::chain(&backing, format)
         }
         _ => Vec::new(),
     };

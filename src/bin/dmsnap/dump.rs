@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use dmsnap::format::{Descriptor, Header};
 use dmsnap::store::State;
-use dmsnap::{Image, ImageInfo, OriginChoice, inspect};
+use dmsnap::{Image, ImageInfo, OpenOptions, OriginChoice, inspect};
 use serde::Serialize;
 
 use crate::args::{LayerFormat, OriginArgs};
@@ -15,7 +15,7 @@ use crate::output::{self, OutputFormat};
 /// Print a layer's metadata: header, descriptor, exceptions
 #[derive(clap::Args)]
 #[command(after_help = "\
-Only FILE is looked at. Exceptions are printed as runs in the order of the disk, with chunk numbers as they are in the \
+Only FILE is looked at: what is said of what lies below changes nothing here. Exceptions are printed as runs in the order of the disk, with chunk numbers as they are in the \
 file. Of an invalidated store only header and descriptor are shown.")]
 pub(crate) struct Args {
     /// Form of the output
@@ -27,7 +27,7 @@ pub(crate) struct Args {
     #[command(flatten)]
     format: LayerFormat,
     #[command(flatten)]
-    origin: OriginArgs,
+    _origin: OriginArgs,
     /// The layer
     file: PathBuf,
 }
@@ -103,9 +103,8 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
 }
 
 fn exceptions(args: &Args) -> Result<Vec<Run>> {
-    let options = args
-        .origin
-        .options_over(OriginChoice::Zeros)?
+    let options = OpenOptions::new()
+        .origin(OriginChoice::Zeros)
         .lock(!args.force_share);
     let image = Image::open(&args.file, &options).about(&args.file)?;
     let runs = image.exceptions().into_iter();

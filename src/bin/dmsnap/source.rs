@@ -232,6 +232,16 @@ pub(crate) fn looks_like_layer(path: &Path) -> Result<bool> {
     Ok(first_bytes(path)?.starts_with(&SNAP_MAGIC))
 }
 
+/// A new layer over a layer that is taken for raw bytes shows that one's metadata, which is hardly ever meant.
+pub(crate) fn warn_of_layer_as_raw(path: &Path) {
+    if looks_like_layer(path).unwrap_or(false) {
+        output::warn(format_args!(
+            "{}: begins like a dmsnap layer, but -F raw takes its bytes for those of a disk; -F dmsnap would show the disk in it",
+            path.display()
+        ));
+    }
+}
+
 /// Opened as images are, so that a FIFO is refused instead of waited for.
 fn first_bytes(path: &Path) -> Result<Vec<u8>> {
     let file = FileOptions::new()

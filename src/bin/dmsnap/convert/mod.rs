@@ -12,7 +12,7 @@ use crate::failure::{About, Failure, Result};
 use crate::output;
 use crate::progress::Progress;
 use crate::signal::Interrupt;
-use crate::source::{How, Source};
+use crate::source::{self, How, Source};
 use crate::target::{self, Target};
 use copy::{Copy, Difference};
 use writer::{LayerWriter, RawWriter, Writer};
@@ -21,7 +21,7 @@ use writer::{LayerWriter, RawWriter, Writer};
 #[derive(clap::Args)]
 #[command(after_help = "\
 DST gets its name when it is complete; until then, and if anything fails, what was there stays. A block device is \
-written in place. The backing that SRC names is opened if -f dmsnap is given or if it lies in SRC's own directory: \
+written in place. The backing that SRC names is opened if -f dmsnap is given or if the name is relative and without '..': \
 a guest can write a layer's header into a raw disk.")]
 pub(crate) struct Args {
     /// Show progress
@@ -136,6 +136,9 @@ fn open_backing(args: &Args, settings: &CreateSettings) -> Result<Option<Backing
         return Err(format_is_missing(&name));
     };
     let path = args.target.parent().unwrap_or(Path::new("")).join(&name);
+    if format == Format::Raw {
+        source::warn_of_layer_as_raw(&path);
+    }
     let none = OriginArgs::default();
     let how = How {
         format: Some(format),
