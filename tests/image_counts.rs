@@ -81,7 +81,7 @@ fn test_a_merge_costs_two_flushes_of_each_file_a_batch() {
 }
 
 #[test]
-fn test_whole_chunks_copy_nothing_and_partial_ones_only_what_is_missing() {
+fn test_whole_chunks_copy_nothing_and_partial_ones_in_one_read() {
     let (image, cow, origin) = counted(CHUNKS * CHUNK);
     image.write(&[0; 512], 0).unwrap();
     cow.reset();
@@ -97,11 +97,32 @@ fn test_whole_chunks_copy_nothing_and_partial_ones_only_what_is_missing() {
     );
     cow.reset();
     image.write(&[1; 1024], 100 * CHUNK + 512).unwrap();
-    assert_eq!(origin.bytes(CallKinds::READ), CHUNK - 1024, "head and tail");
+    assert_eq!(
+        (origin.calls(CallKinds::IO), origin.bytes(CallKinds::READ)),
+        (1, CHUNK),
+        "one read for head and tail"
+    );
     assert_eq!(
         (cow.calls(CallKinds::IO), cow.bytes(CallKinds::WRITE)),
         (1, CHUNK),
         "one write for all three"
+    );
+    cow.reset();
+    origin.reset();
+    image.write(&[1; 1024], 101 * CHUNK).unwrap();
+    assert_eq!(
+        (origin.calls(CallKinds::IO), origin.bytes(CallKinds::READ)),
+        (1, CHUNK - 1024),
+        "the tail alone"
+    );
+    let large = 10 * CHUNK;
+    image
+        .write(&vec![1; large as usize], 200 * CHUNK + 512)
+        .unwrap();
+    assert_eq!(
+        (cow.calls(CallKinds::IO), cow.bytes(CallKinds::WRITE)),
+        (2, 12 * CHUNK),
+        "one write for each"
     );
     cow.reset();
     origin.reset();
