@@ -322,3 +322,32 @@ fn test_block_device_that_is_too_small_or_in_use() {
         .dmsnap(&format!("io {file} -c length"))
         .fails(1, &[file, "loop device"]);
 }
+
+#[test]
+fn test_table_asks_devices_for_their_blocks() {
+    if !available() {
+        return;
+    }
+    let (small, large) = (
+        LoopDevice::new(1 << 20, 512),
+        LoopDevice::new(1 << 20, 4096),
+    );
+    let scratch = Scratch::new();
+    scratch.write("base.raw", &content(5, 1 << 20));
+    scratch
+        .dmsnap("create -q --bare -o chunk_size=2k layer.dms")
+        .succeeds();
+    let line = |origin: &LoopDevice, cow: &LoopDevice| {
+        let (origin, cow) = (text(&origin.path), text(&cow.path));
+        format!("table --cover --origin base.raw --origin-dev {origin} --cow-dev {cow} layer.dms")
+    };
+    let other = LoopDevice::new(1 << 20, 512);
+    let run = scratch.dmsnap(&line(&small, &other));
+    run.succeeds();
+    assert_eq!(run.stderr, "");
+    for line in [line(&small, &large), line(&large, &small)] {
+        scratch
+            .untouched(|| scratch.dmsnap(&line))
+            .fails(1, &["layer.dms", "2048", text(&large.path), "4096"]);
+    }
+}
