@@ -46,8 +46,27 @@ enum Op {
         sectors: u64,
         plans: u64,
     },
-    MakeEmpty,
+    /// A resize of which one plan finds no space the first time.
+    ResizeInNeed {
+        sectors: u64,
+        plan: u64,
+    },
+    /// A resize that is given up after some plans.
+    StopResize {
+        sectors: u64,
+        plans: u64,
+    },
+    /// A merge of which a plan fails.
+    FailMerge {
+        plans: u64,
+    },
+    /// Empty the layer while this range is written.
+    MakeEmpty {
+        at: u64,
+        len: u64,
+    },
     Reclaim,
+    Trim,
     Reopen,
     Crash {
         seed: u64,
@@ -72,14 +91,18 @@ fn op() -> impl Strategy<Value = Op> {
         1 => range.clone().prop_map(|(at, len)| Op::Abort { at, len }),
         1 => range.clone().prop_map(|(at, len)| Op::Hold { at, len }),
         1 => any::<bool>().prop_map(|done| Op::Release { done }),
-        1 => range.prop_map(|(at, len)| Op::Discard { at, len }),
+        1 => range.clone().prop_map(|(at, len)| Op::Discard { at, len }),
         4 => Just(Op::Flush),
         3 => (1..12u64).prop_map(|plans| Op::Merge { plans }),
         1 => Just(Op::CancelMerge),
         2 => (1..SECTORS).prop_map(|sectors| Op::Resize { sectors }),
         1 => (1..SECTORS, 0..6u64).prop_map(|(sectors, plans)| Op::CrashInResize { sectors, plans }),
-        1 => Just(Op::MakeEmpty),
+        1 => (1..SECTORS, 0..8u64).prop_map(|(sectors, plan)| Op::ResizeInNeed { sectors, plan }),
+        2 => (1..SECTORS, 0..8u64).prop_map(|(sectors, plans)| Op::StopResize { sectors, plans }),
+        1 => (0..6u64).prop_map(|plans| Op::FailMerge { plans }),
+        2 => range.prop_map(|(at, len)| Op::MakeEmpty { at, len }),
         1 => Just(Op::Reclaim),
+        1 => Just(Op::Trim),
         1 => Just(Op::Reopen),
         2 => any::<u64>().prop_map(|seed| Op::Crash { seed }),
         4 => (0..12u64).prop_map(|changes| Op::Cut { changes }),
@@ -103,8 +126,12 @@ fn run(host: &mut Host, ops: &[Op]) {
                 host.resize(sectors, plans);
                 host.crash(&mut Rng::new(plans + sectors));
             }
-            Op::MakeEmpty => host.make_empty(),
+            Op::ResizeInNeed { sectors, plan } => host.resize_in_need(sectors, u64::MAX, plan),
+            Op::StopResize { sectors, plans } => host.stop_resize(sectors, plans),
+            Op::FailMerge { plans } => host.fail_merge(plans),
+            Op::MakeEmpty { at, len } => host.make_empty(at, len),
             Op::Reclaim => host.reclaim(),
+            Op::Trim => host.trim(),
             Op::Reopen => host.reopen(),
             Op::Crash { seed } => host.crash(&mut Rng::new(seed)),
             Op::Cut { changes } => host.cut_after(changes),

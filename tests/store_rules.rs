@@ -338,16 +338,16 @@ fn test_pinned_chunks_are_not_freed() {
     // Freed while somebody reads: the space is kept until he is done.
     host.write(10, 4);
     host.flush();
-    host.reclaim();
+    host.trim();
     let before = host.cow.bytes.len();
     assert_eq!(before, 6 * SECTOR as usize, "the slack is gone");
     host.store.make_empty().unwrap();
     let pin = pins.pin();
     host.merge_on();
-    host.reclaim();
+    host.trim();
     assert_eq!(host.cow.bytes.len(), before);
     pins.unpin(pin);
-    host.reclaim();
+    host.trim();
     assert_eq!(host.cow.bytes.len(), 2 * SECTOR as usize);
 }
 

@@ -256,7 +256,7 @@ pub extern "C" fn dmsnap_check_report_data(
         let stride = Geometry::new(report.chunk_size).stride();
         let window = stride.saturating_mul(report.chunk_size.bytes());
         let first = ByteRange::new(wanted.start, wanted.len.min(window));
-        let found = report.data_in(first).first().copied();
+        let found = report.data_in(first).next();
         let found = found.unwrap_or(ByteRange::new(wanted.end(), 0));
         out_offset.write(found.start);
         out_len.write(found.len);

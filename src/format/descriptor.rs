@@ -118,6 +118,19 @@ impl Descriptor {
         }
     }
 
+    /// Where the two slots start in chunks that have room for them.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidArgument`] for chunks under 4096 bytes.
+    pub fn require_room(chunk: ChunkSize) -> Result<[u64; 2]> {
+        Descriptor::slot_offsets(chunk).ok_or_else(|| {
+            let bytes = chunk.bytes();
+            let message =
+                format!("chunks of {bytes} bytes have no room for a descriptor, 4096 would");
+            Error::new(ErrorKind::InvalidArgument, message)
+        })
+    }
+
     /// The bytes of a slot, zeros behind the record.
     ///
     /// # Errors

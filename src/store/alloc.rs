@@ -74,6 +74,8 @@ pub(crate) struct Allocator {
     zero_holes: ChunkSet,
     /// Holes that this handle made and that may still occupy space.
     dirty: ChunkSet,
+    /// The host could not make the file as short as this.
+    cut_refused: Option<u64>,
     /// The last reservation found no room: the next one asks for a single chunk.
     short_of_space: bool,
 }
@@ -100,6 +102,7 @@ impl Allocator {
             holes: ChunkSet::default(),
             zero_holes: ChunkSet::default(),
             dirty: ChunkSet::default(),
+            cut_refused: None,
             short_of_space: false,
         }
     }
@@ -282,7 +285,10 @@ impl Allocator {
 
     pub(crate) fn reserved(&mut self, reservation: &Reservation) {
         self.limit = self.limit.max(reservation.limit);
-        self.cow_size = reservation.cow_size;
+        // A device of fixed size may have another size by now.
+        if self.growable {
+            self.cow_size = self.cow_size.max(reservation.cow_size);
+        }
         self.short_of_space = false;
     }
 
@@ -358,15 +364,20 @@ impl Allocator {
         }
     }
 
-    /// Cuts a growable file behind its last chunk in use, but keeps `min_chunks`. Until the steps are done nothing is handed out there.
-    pub(crate) fn cut(&mut self, min_chunks: u64) -> Option<Reclaim> {
+    /// Cuts a growable file behind its last chunk in use, but keeps `min_chunks`, and room for what is reserved at a time if `keep_slab`
+    /// says so. Until the steps are done nothing is handed out behind the cut.
+    pub(crate) fn cut(&mut self, min_chunks: u64, keep_slab: bool) -> Option<Reclaim> {
         let chunk = self.geometry.chunk_size();
-        let keep = self.next_free.max(min_chunks);
-        let size = chunk.start_of(keep)?;
-        if !self.growable || size >= self.cow_size {
+        let keep = match keep_slab {
+            true => self.next_free.saturating_add(self.slab(1)),
+            false => self.next_free,
+        };
+        let size = chunk.start_of(keep.max(min_chunks))?;
+        let refused = self.cut_refused.is_some_and(|refused| size >= refused);
+        if !self.growable || size >= self.cow_size || refused {
             return None;
         }
-        self.limit = self.limit.min(self.next_free);
+        self.limit = self.limit.min(keep);
         let steps = vec![Step::SetSize {
             device: Device::Cow,
             size,
@@ -392,6 +403,9 @@ impl Allocator {
             self.cow_size = reclaim.cow_size;
             let end = self.geometry.chunk_size().count_for(reclaim.cow_size);
             self.zero_from = self.zero_from.min(end);
+        }
+        if reclaim.cut {
+            self.cut_refused = (!done).then_some(reclaim.cow_size);
         }
         self.settle();
     }

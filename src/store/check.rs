@@ -3,8 +3,8 @@
 //! Reads as a [`Loader`](super::Loader) does, but goes on where that one refuses.
 
 use super::areas::{AreaReader, Scan};
-use super::load::{LoadOptions, Preamble, PreambleReader, check_size};
-use super::plan::{Plan, Purpose};
+use super::load::{LoadOptions, PlanTurns, Preamble, PreambleReader, check_size};
+use super::plan::Plan;
 use super::records::{Closed, Records, conflict_text, shared_text};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{Descriptor, Geometry, Header};
@@ -92,25 +92,27 @@ pub struct CheckReport {
 }
 
 impl CheckReport {
-    /// The parts of `range` that are no metadata areas. The work grows with the range, so ask for what occupies space only.
-    pub fn data_in(&self, range: ByteRange) -> Vec<ByteRange> {
-        let geometry = Geometry::new(self.chunk_size);
+    /// The parts of `range` that are no metadata areas, in order. There are as many as the range has areas, which a hostile record may
+    /// make very many, so ask for what occupies space only.
+    pub fn data_in(&self, range: ByteRange) -> impl Iterator<Item = ByteRange> + use<> {
+        let stride = Geometry::new(self.chunk_size).stride();
         let bytes = self.chunk_size.bytes();
-        let mut parts = Vec::new();
         let mut at = range.start;
-        while at < range.end() {
-            let chunk = at / bytes;
-            let into_stride = (chunk + geometry.stride() - 1) % geometry.stride();
-            if into_stride == 0 {
-                at = (chunk + 1) * bytes;
-                continue;
+        std::iter::from_fn(move || {
+            let area = |at: u64| (at / bytes + stride - 1).is_multiple_of(stride);
+            if at < range.end() && area(at) {
+                at = (at / bytes).saturating_add(1).saturating_mul(bytes);
             }
-            let end = (chunk + geometry.stride() - into_stride).saturating_mul(bytes);
-            let end = end.min(range.end());
-            parts.push(ByteRange::new(at, end - at));
-            at = end;
-        }
-        parts
+            if at >= range.end() {
+                return None;
+            }
+            let chunk = at / bytes;
+            let into_stride = (chunk + stride - 1) % stride;
+            let end = (chunk + stride - into_stride).saturating_mul(bytes);
+            let part = ByteRange::new(at, end.min(range.end()) - at);
+            at = part.end();
+            Some(part)
+        })
     }
 }
 
@@ -121,12 +123,14 @@ pub struct CheckReader {
     areas: Option<AreaReader>,
     records: Records,
     findings: Findings,
-    plans: u64,
+    plans: PlanTurns,
 }
 
 #[derive(Default)]
 struct Findings {
     listed: Vec<Finding>,
+    /// How many of each kind were added.
+    of_kind: Vec<(FindingKind, u64)>,
     corruptions: u64,
     repairable: u64,
 }
@@ -138,7 +142,17 @@ impl Findings {
             Severity::Repairable => self.repairable += 1,
             Severity::Note | Severity::Leak => {}
         }
-        if self.corruptions + self.repairable <= MAX_LISTED || severity == Severity::Note {
+        let before = match self.of_kind.iter_mut().find(|(known, _)| *known == kind) {
+            Some((_, count)) => {
+                *count += 1;
+                *count - 1
+            }
+            None => {
+                self.of_kind.push((kind, 1));
+                0
+            }
+        };
+        if before < MAX_LISTED {
             self.listed.push(Finding {
                 severity,
                 kind,
@@ -182,7 +196,7 @@ impl CheckReader {
             areas: None,
             records,
             findings,
-            plans: 0,
+            plans: PlanTurns::default(),
         })
     }
 
@@ -199,16 +213,17 @@ impl CheckReader {
             }),
             (None, None) => None,
         };
-        self.plans += 1;
-        Ok(steps.map(|steps| Plan::new(self.plans, Purpose::ReadMetadata, steps)))
+        Ok(self.plans.give(steps))
     }
 
     /// Takes in what was read.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidFormat`] or [`ErrorKind::Unsupported`] if the file is no store that can be checked.
+    /// [`ErrorKind::InvalidFormat`] or [`ErrorKind::Unsupported`] if the file is no store that can be checked;
+    /// [`ErrorKind::InvalidArgument`] for a plan that is not the last one.
     pub fn finish_plan(&mut self, plan: Plan) -> Result<()> {
         let reads = plan.reads()?;
+        self.plans.take(&plan)?;
         if let Some(areas) = &mut self.areas {
             let (records, findings) = (&mut self.records, &mut self.findings);
             return areas.feed(&reads, &mut |index, first, len| {
@@ -372,7 +387,7 @@ fn past_end(closed: &Closed, geometry: Geometry, size: Option<u64>) -> Option<(u
         .filter(|run| run.old.0 + run.len > end)
         .map(|run| run.old.0 + run.len - run.old.0.max(end))
         .sum();
-    let past = past + closed.strays;
+    let past = past + closed.strays.len() as u64;
     (past > 0).then_some((past, size))
 }
 

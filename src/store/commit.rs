@@ -1,5 +1,6 @@
 //! Making completed exceptions durable, and taking plans back.
 
+use super::alloc::Reclaim;
 use super::log::Log;
 use super::plan::{Device, Plan, Purpose, Step};
 use super::state::{Commit, State};
@@ -55,7 +56,7 @@ impl Store {
         if self.completed.is_empty() || self.state == State::Invalid {
             return Ok(Commit::Clean);
         }
-        if self.job_edits_log() {
+        if self.log_is_held()? {
             return Ok(Commit::Wait);
         }
         self.begin_commit().map(Commit::Plan)
@@ -176,32 +177,43 @@ impl Store {
         }
     }
 
-    /// Steps that give back the space of chunks that were freed and that nothing uses. `None` if there are none at the moment.
+    /// Steps that give back the space of chunks that were freed and that nothing uses. `None` if there are none at the moment. What was
+    /// reserved for first writes to come is kept.
     pub fn reclaim(&mut self) -> Option<Plan> {
         self.release_unpinned();
         if self.reserve.is_some() || self.reclaim.is_some() || self.state == State::Failed {
             return None;
         }
-        let reclaim = match self.trim_steps() {
+        let reclaim = match self.cut(true) {
             Some(cut) => cut,
             None if self.alloc.has_reclaimable() => self.alloc.reclaim(),
             None => return None,
         };
+        Some(self.reclaim_plan(reclaim))
+    }
+
+    /// Steps that cut the file behind the last chunk in use and the next metadata area, so that reserved space is given up too. `None` if
+    /// there is nothing to cut at the moment. For closing, after [`Store::reclaim`] had nothing more to do.
+    pub fn trim(&mut self) -> Option<Plan> {
+        self.release_unpinned();
+        if self.reserve.is_some() || self.reclaim.is_some() || self.state == State::Failed {
+            return None;
+        }
+        let cut = self.cut(false)?;
+        Some(self.reclaim_plan(cut))
+    }
+
+    fn reclaim_plan(&mut self, reclaim: Reclaim) -> Plan {
         let plan = self.plan(Purpose::Reclaim, reclaim.steps.clone());
         self.reclaim = Some((plan.id, reclaim));
-        Some(plan)
+        plan
     }
 
-    /// Steps that cut the file behind the last chunk in use and the next metadata area. For closing: reserved space is given up too.
-    pub fn trim(&mut self) -> Option<Plan> {
-        self.reclaim()
-    }
-
-    fn trim_steps(&mut self) -> Option<super::alloc::Reclaim> {
+    fn cut(&mut self, keep_slab: bool) -> Option<Reclaim> {
         let records = self.log.len() + self.pending() + self.in_flight_chunks;
         let (area, _) = self.geometry.area_and_slot(records);
         let chunk = self.geometry.area_chunk(area)?;
-        self.alloc.cut(chunk.0 + 1)
+        self.alloc.cut(chunk.0 + 1, keep_slab)
     }
 
     fn finish_reclaim(&mut self, outcome: Result<()>) -> Result<()> {

@@ -57,15 +57,11 @@ pub fn format_plan(options: &FormatOptions) -> Result<Plan> {
 
 /// Both slots, so that nothing old is taken for a descriptor.
 fn descriptor_steps(options: &FormatOptions) -> Result<Vec<Step>> {
-    let Some([first, second]) = Descriptor::slot_offsets(options.chunk_size) else {
-        if options.descriptor.is_some() {
-            let bytes = options.chunk_size.bytes();
-            let message =
-                format!("chunks of {bytes} bytes have no room for a descriptor, 4096 would");
-            return Err(Error::new(ErrorKind::InvalidArgument, message));
-        }
+    let room = Descriptor::require_room(options.chunk_size);
+    if room.is_err() && options.descriptor.is_none() {
         return Ok(Vec::new());
-    };
+    }
+    let [first, second] = room?;
     let empty = [0; DESCRIPTOR_SLOT_SIZE];
     let record = match &options.descriptor {
         Some(descriptor) => descriptor.encode()?,

@@ -21,23 +21,35 @@ impl Store {
     /// Begins to replace the descriptor; its generation is set here. `None` removes it: the store becomes bare.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidArgument`] if the chunks are too small to hold one, or a field is not legal; [`ErrorKind::Corrupt`] if a descriptor
-    /// slot is damaged and there are exceptions past the end that the new one gives: the disk may have been larger.
+    /// [`ErrorKind::InvalidArgument`] if the chunks are too small to hold one, a field is not legal, or the size differs from that of the
+    /// present descriptor, which [`Store::prepare_resize`] changes; [`ErrorKind::Corrupt`] if a descriptor slot is damaged and there are
+    /// exceptions past the end that the new one gives: the disk may have been larger; [`ErrorKind::Unsupported`] if no generation is left
+    /// for another one; [`ErrorKind::MergeFailed`] after a merge that failed; [`ErrorKind::Busy`] while another job is under way.
     pub fn prepare_descriptor(&mut self, wanted: Option<Descriptor>) -> Result<()> {
         if let Some(descriptor) = &wanted {
-            self.slot_offsets()?;
+            Descriptor::require_room(self.chunk_size())?;
             descriptor.encode()?;
             self.check_end(descriptor.virtual_size)?;
+            self.next_generation()?;
+            // Where a slot is damaged, the other one may have another size than the disk.
+            let known = self.descriptor.is_some() && self.damage.is_empty();
+            if known && descriptor.virtual_size != self.virtual_size {
+                let message = format!(
+                    "the disk has {} bytes, not {}: its size is changed by a resize",
+                    self.virtual_size, descriptor.virtual_size
+                );
+                return Err(Error::new(ErrorKind::InvalidArgument, message));
+            }
         }
         self.begin_job(Job::Descriptor(DescriptorJob::new(wanted)))
     }
 
-    fn slot_offsets(&self) -> Result<[u64; 2]> {
-        Descriptor::slot_offsets(self.chunk_size()).ok_or_else(|| {
-            let bytes = self.chunk_size().bytes();
-            let message =
-                format!("chunks of {bytes} bytes have no room for a descriptor, 4096 would");
-            Error::new(ErrorKind::InvalidArgument, message)
+    /// What makes the next descriptor the one that counts.
+    pub(crate) fn next_generation(&self) -> Result<u64> {
+        let generation = self.descriptor.as_ref().map_or(0, |old| old.generation);
+        generation.checked_add(1).ok_or_else(|| {
+            let message = "the descriptor has the last generation there is: none could replace it";
+            Error::new(ErrorKind::Unsupported, message)
         })
     }
 }
@@ -55,14 +67,15 @@ impl DescriptorJob {
         if self.finished || (self.wanted.is_none() && nothing_there) {
             return Ok(Progress::Done);
         }
-        let offsets = store.slot_offsets()?;
+        let offsets = Descriptor::require_room(store.chunk_size())?;
+        let generation = store.next_generation();
         let (current, other) = (offsets[store.slot & 1], offsets[1 - (store.slot & 1)]);
         let flush = Step::Flush {
             device: Device::Cow,
         };
         let steps = match (&mut self.wanted, &store.descriptor) {
-            (Some(wanted), Some(old)) => {
-                wanted.generation = old.generation.saturating_add(1);
+            (Some(wanted), Some(_)) => {
+                wanted.generation = generation?;
                 replace(other, wanted)?
             }
             // Whatever lies in the other slot must not look like a newer one.

@@ -48,7 +48,18 @@ struct Round {
     /// Blocks with moved records, by their first record.
     blocks: BTreeMap<u64, Vec<Exception>>,
     tail: Vec<Exception>,
-    dropped: Vec<Exception>,
+    /// Records in slots that take others.
+    replaced: Vec<Dropped>,
+    /// Records in slots that are cleared.
+    cleared: Vec<Dropped>,
+    /// What shares a block with the old end, after the moves.
+    moved_tail: Option<Vec<Exception>>,
+}
+
+struct Dropped {
+    record: Exception,
+    /// Whether the same record stands in front of it, too.
+    repeats: bool,
 }
 
 /// A record found by the scan.
@@ -62,13 +73,13 @@ struct Found {
 #[derive(Debug)]
 pub(crate) struct DropJob {
     phase: Phase,
-    /// Records of this and later old chunks go.
+    /// Records of this and later old chunks go, and those that repeat an earlier one.
     end: u64,
-    /// Whether records that repeat an earlier one go too.
-    repeated: bool,
     found: Vec<Found>,
     /// Slots to drop, ascending.
     slots: Vec<u64>,
+    /// Those of them that hold what an earlier one holds.
+    repeats: Vec<u64>,
     done: u64,
 }
 
@@ -80,26 +91,30 @@ impl Store {
     /// [`ErrorKind::Corrupt`](crate::error::ErrorKind::Corrupt) if there are exceptions past the end and a descriptor slot is damaged: the disk
     /// may have been larger.
     pub fn prepare_repair(&mut self) -> Result<()> {
-        let end = match self.descriptor {
-            Some(_) => {
-                self.check_end(self.virtual_size)?;
-                self.chunk_size().count_for(self.virtual_size)
-            }
-            None => u64::MAX,
-        };
-        self.begin_job(Job::Drop(DropJob::new(end, true)))
+        if self.descriptor.is_some() {
+            self.check_end(self.virtual_size)?;
+        }
+        self.begin_job(Job::Drop(DropJob::repair(self)))
     }
 }
 
 impl DropJob {
-    pub(crate) fn new(end: u64, repeated: bool) -> DropJob {
+    /// Drops what an interrupted operation left. The end of a bare store is not its own.
+    pub(crate) fn repair(store: &Store) -> DropJob {
+        DropJob::new(match store.descriptor {
+            Some(_) => store.chunk_size().count_for(store.virtual_size),
+            None => u64::MAX,
+        })
+    }
+
+    pub(crate) fn new(end: u64) -> DropJob {
         let phase = Phase::Quiesce;
         DropJob {
             phase,
             end,
-            repeated,
             found: Vec::new(),
             slots: Vec::new(),
+            repeats: Vec::new(),
             done: 0,
         }
     }
@@ -146,16 +161,17 @@ impl DropJob {
     }
 
     fn begin(&mut self, store: &mut Store) -> Result<Progress> {
-        if store.in_flight.range(self.end..).next().is_some() {
+        // A run may begin in front of the end and reach past it.
+        let last = store.in_flight.last_key_value();
+        if last.is_some_and(|(_, run)| run.old + run.count > self.end) {
             return Ok(Progress::Wait);
         }
         if let Some(progress) = store.quiesce()? {
             return Ok(progress);
         }
         let past_end = store.table.last_old().is_some_and(|old| old.0 >= self.end)
-            || (store.strays > 0 && self.end < u64::MAX);
-        let repeated = self.repeated && store.repeated > 0;
-        if !past_end && !repeated {
+            || (!store.strays.is_empty() && self.end < u64::MAX);
+        if !past_end && store.repeated == 0 {
             self.phase = Phase::Finished;
             return Ok(Progress::Done);
         }
@@ -177,17 +193,19 @@ impl DropJob {
             if record.old >= self.end || repeats {
                 self.slots.push(record.slot);
             }
+            if repeats {
+                self.repeats.push(record.slot);
+            }
             previous = Some((record.old, record.new));
         }
         self.slots.sort_unstable();
+        self.repeats.sort_unstable();
         self.next_round(store)
     }
 
     fn next_round(&mut self, store: &mut Store) -> Result<Progress> {
         if self.slots.is_empty() {
-            if self.repeated {
-                store.repeated = 0;
-            }
+            store.repeated = 0;
             self.phase = Phase::Finished;
             return Ok(Progress::Done);
         }
@@ -218,7 +236,7 @@ impl DropJob {
         match std::mem::replace(&mut self.phase, Phase::Finished) {
             Phase::Scan(mut areas) => {
                 let found = &mut self.found;
-                let (end, repeated) = (self.end, self.repeated);
+                let (end, repeated) = (self.end, store.repeated > 0);
                 areas.feed(&plan.reads()?, &mut |slot, first, len| {
                     let all = (slot..).zip(first.run(len));
                     let chosen = all.filter(|(_, record)| repeated || record.old.0 >= end);
@@ -269,7 +287,7 @@ impl DropJob {
             .filter_map(|slot| tail.get(usize::try_from(slot - tail_start).ok()?).copied())
             .collect::<Vec<_>>()
             .into_iter();
-        let mut dropped = Vec::new();
+        let (mut replaced, mut cleared) = (Vec::new(), Vec::new());
         let mut tail_changed = false;
         for &slot in slots {
             let block = log.block_start(slot);
@@ -282,14 +300,22 @@ impl DropJob {
             let index = slot - if in_tail { tail_start } else { block };
             let place = records.and_then(|all| all.get_mut(usize::try_from(index).ok()?));
             let Some(place) = place else { continue };
-            dropped.push(*place);
+            let dropped = Dropped {
+                record: *place,
+                repeats: self.repeats.binary_search(&slot).is_ok(),
+            };
             if slot < new_len
                 && let Some(mover) = movers.next()
             {
+                replaced.push(dropped);
                 *place = mover;
                 tail_changed |= in_tail;
+            } else {
+                cleared.push(dropped);
             }
         }
+        let shares_end = tail_changed && log.block_start(log.len()) == tail_start;
+        let moved_tail = shares_end.then(|| tail.clone());
         if tail_changed {
             // The block of the new end keeps its old records behind it until the moves are durable.
             let per_block = usize::try_from(log.block() / EXCEPTION_SIZE).unwrap_or(usize::MAX);
@@ -300,30 +326,52 @@ impl DropJob {
             new_len,
             blocks,
             tail,
-            dropped,
+            replaced,
+            cleared,
+            moved_tail,
         })
     }
 
     fn cleared(&mut self, store: &mut Store, round: &Round) -> Result<()> {
         let (_, after) = store.log.truncate(round.new_len, &round.tail)?;
         store.log = after;
-        for record in &round.dropped {
-            if record.old.0 >= self.end {
-                store.forget(record);
-            }
-        }
+        self.forget(store, round.replaced.iter().chain(&round.cleared));
         store.release_unpinned();
-        self.done += round.dropped.len() as u64;
+        self.done += (round.replaced.len() + round.cleared.len()) as u64;
         self.slots.truncate(self.slots.len().saturating_sub(ROUND));
         self.phase = if self.slots.is_empty() {
             Phase::Finished
         } else {
             Phase::Read
         };
-        if self.slots.is_empty() && self.repeated {
+        if self.slots.is_empty() {
             store.repeated = 0;
         }
         Ok(())
+    }
+
+    /// These records are gone from the disk.
+    fn forget<'a>(&self, store: &mut Store, dropped: impl Iterator<Item = &'a Dropped>) {
+        for Dropped { record, repeats } in dropped {
+            if *repeats {
+                store.repeated = store.repeated.saturating_sub(1);
+            } else if record.old.0 >= self.end {
+                store.forget(record);
+            }
+        }
+    }
+
+    /// What has moved stands twice until the end of the log is cleared, and what it replaced is gone.
+    pub(crate) fn cancelled(self, store: &mut Store) {
+        let Phase::Clear(round) = &self.phase else {
+            return;
+        };
+        self.forget(store, round.replaced.iter());
+        store.repeated += round.replaced.len() as u64;
+        if let Some(tail) = &round.moved_tail {
+            store.log.set_tail(tail.clone());
+        }
+        store.release_unpinned();
     }
 }
 

@@ -1,5 +1,7 @@
 //! Dropping all exceptions at once: the first record becomes the terminator.
 
+use std::collections::BTreeMap;
+
 use super::job::Job;
 use super::log::{Log, zero_steps};
 use super::plan::{Device, Purpose, Step};
@@ -16,10 +18,12 @@ pub(crate) struct EmptyJob {
 }
 
 impl Store {
-    /// Begins to drop every exception, so that the origin shows through everywhere. Nothing may be in flight for the host's own sake.
+    /// Begins to drop every exception, so that the origin shows through everywhere. Exceptions in flight are waited for, and until the job
+    /// is over new ones have to wait. A write that runs beside it may come before or after.
     ///
     /// # Errors
-    /// [`ErrorKind::Busy`](crate::error::ErrorKind::Busy) while another job is under way.
+    /// [`ErrorKind::Busy`](crate::error::ErrorKind::Busy) while another job is under way;
+    /// [`ErrorKind::MergeFailed`](crate::error::ErrorKind::MergeFailed) after a merge that failed.
     pub fn make_empty(&mut self) -> Result<()> {
         self.begin_job(Job::Empty(EmptyJob {
             began: false,
@@ -31,6 +35,11 @@ impl Store {
 impl EmptyJob {
     pub(crate) fn edits_log(&self) -> bool {
         self.began && !self.finished
+    }
+
+    /// An exception that completed while the records are cleared would keep a chunk that counts as free.
+    pub(crate) fn holds_first_writes(&self) -> bool {
+        !self.finished
     }
 
     pub(crate) fn next(&mut self, store: &mut Store) -> Result<Progress> {
@@ -73,7 +82,7 @@ impl EmptyJob {
         store.table = ExceptionTable::default();
         store.log = Log::new(store.geometry, 0, Vec::new(), false);
         store.repeated = 0;
-        store.strays = 0;
+        store.strays = BTreeMap::new();
         store.release_unpinned();
         self.finished = true;
     }

@@ -14,7 +14,8 @@ impl Store {
     ///
     /// Until it is completed, reads see the origin and other writers of these chunks wait. The host must give the new chunks their
     /// whole content: what is written, the origin's bytes around it, zeros past the end of the origin and of the disk. Unlike in the
-    /// kernel one call covers a run of chunks.
+    /// kernel one call covers a run of chunks. Where records stand twice, the first call begins to remove them: its plans come as
+    /// [`Prepared::Reserve`] too.
     ///
     /// # Errors
     /// [`ErrorKind::NoSpace`] if a device of fixed size is full, in mode `PO` [`ErrorKind::Overflow`], in mode `P` too; in mode `P` the
@@ -41,6 +42,9 @@ impl Store {
         }
         if !self.settle() {
             return Ok(Prepared::Wait);
+        }
+        if let Some(first) = self.before_first_write()? {
+            return Ok(first);
         }
         self.release_unpinned();
         let records = self.log.len() + self.pending() + self.in_flight_chunks;
@@ -76,6 +80,10 @@ impl Store {
         let plan = self.plan(Purpose::Reserve, reservation.steps.clone());
         self.reserve = Some((plan.id, reservation));
         Ok(Prepared::Reserve(plan))
+    }
+
+    pub(crate) fn is_mapped(&self, old: OriginChunk) -> bool {
+        matches!(self.table.lookup_run(old, 1), Run::Mapped { .. })
     }
 
     /// Takes back a reservation that will not be run.
@@ -166,10 +174,22 @@ impl Store {
         Ok(run)
     }
 
-    /// The exception is in no record any more.
-    pub(crate) fn forget(&mut self, record: &Exception) {
+    /// Whether the exception is one that was loaded or made.
+    pub(crate) fn has(&self, record: &Exception) -> bool {
         if record.old.0 > MAX_OLD_CHUNK {
-            self.strays = self.strays.saturating_sub(1);
+            return self.strays.get(&record.old.0) == Some(&record.new.0);
+        }
+        let run = self.table.lookup_run(record.old, 1);
+        matches!(run, Run::Mapped { new, .. } if new == record.new)
+    }
+
+    /// The exception is in no record any more. One that is not known frees nothing: its chunk may be another one's by now.
+    pub(crate) fn forget(&mut self, record: &Exception) {
+        if !self.has(record) {
+            return;
+        }
+        if record.old.0 > MAX_OLD_CHUNK {
+            self.strays.remove(&record.old.0);
         } else {
             self.table.remove(record.old, 1);
         }

@@ -7,7 +7,7 @@ use super::invalidate_job::InvalidateJob;
 use super::merge_job::MergeJob;
 use super::plan::{Plan, Purpose, Step};
 use super::resize_job::ResizeJob;
-use super::state::{Commit, Progress, State};
+use super::state::{Commit, Prepared, Progress, State};
 use super::store::Store;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -69,8 +69,26 @@ impl Job {
         match self {
             Job::Merge(job) => job.cancelled(store),
             Job::Resize(job) => job.cancelled(store),
-            Job::Drop(_) | Job::Descriptor(_) | Job::Empty(_) | Job::Invalidate(_) => {}
+            Job::Drop(job) => job.cancelled(store),
+            Job::Descriptor(_) | Job::Empty(_) | Job::Invalidate(_) => {}
         }
+    }
+
+    /// The plan found no space.
+    fn found_no_space(&mut self) {
+        if let Job::Merge(job) = self {
+            job.found_no_space();
+        }
+    }
+
+    /// Whether first writes wait for the end of the job.
+    fn holds_first_writes(&self) -> bool {
+        matches!(self, Job::Empty(job) if job.holds_first_writes())
+    }
+
+    /// Whether the job goes together with a merge that failed, after which first writes go to the origin.
+    fn suits_failed_merge(&self) -> bool {
+        matches!(self, Job::Merge(_) | Job::Drop(_) | Job::Invalidate(_))
     }
 
     /// Whether a plan of the present phase, once tried, leaves it unknown what the metadata on disk says until it has succeeded.
@@ -154,16 +172,55 @@ impl Store {
 
     pub(crate) fn begin_job(&mut self, job: Job) -> Result<()> {
         self.check_writable()?;
+        if self.state == State::MergeFailed && !job.suits_failed_merge() {
+            let message = "an earlier merge failed: merge again first, or load the store again";
+            return Err(Error::new(ErrorKind::MergeFailed, message));
+        }
+        self.end_idle_repair()?;
         if self.job.is_some() {
             let message = "a merge, a resize or another job is under way on this image";
             return Err(Error::new(ErrorKind::Busy, message));
         }
+        self.repairs_for_writes = false;
         self.job = Some(job);
         Ok(())
     }
 
-    pub(crate) fn job_edits_log(&self) -> bool {
-        self.job.as_ref().is_some_and(Job::edits_log)
+    /// Ends a repair that first writes began and that nobody drives at the moment: what needs one begins with it.
+    fn end_idle_repair(&mut self) -> Result<()> {
+        if self.repairs_for_writes && self.job_plan.is_none() && !self.job_unsure {
+            self.cancel()?;
+        }
+        Ok(())
+    }
+
+    /// Whether a job keeps the log from growing.
+    pub(crate) fn log_is_held(&mut self) -> Result<bool> {
+        self.end_idle_repair()?;
+        Ok(self.job.as_ref().is_some_and(Job::edits_log))
+    }
+
+    /// What has to be done before a first write. Records that stand twice make the log longer than the chunks in use are many, so that
+    /// areas at its end could be taken for free ones: they are removed first. `None` if there is nothing to do or to wait for.
+    pub(crate) fn before_first_write(&mut self) -> Result<Option<Prepared>> {
+        if self.job.as_ref().is_some_and(Job::holds_first_writes) {
+            return Ok(Some(Prepared::Wait));
+        }
+        if self.repeated == 0 {
+            return Ok(None);
+        }
+        if self.job.is_none() {
+            self.prepare_repair()?;
+            self.repairs_for_writes = true;
+        }
+        if !self.repairs_for_writes {
+            return Ok(Some(Prepared::Wait));
+        }
+        Ok(match self.next_plan()? {
+            Progress::Plan(plan) => Some(Prepared::Reserve(plan)),
+            Progress::Wait => Some(Prepared::Wait),
+            Progress::Done => None,
+        })
     }
 
     /// Hands a plan of the job to the host.
@@ -191,12 +248,18 @@ impl Store {
             }
             Err(error) if error.kind() == ErrorKind::NoSpace => {
                 self.job_unsure = job.changes_metadata();
+                job.found_no_space();
                 self.job = Some(job);
                 Err(error)
             }
             Err(error) => {
                 self.job_unsure = false;
                 job.failed(self, &error);
+                // Nobody knows what of the earlier writes is durable, and the next flush that succeeds would not tell.
+                let flushes = |step: &Step| matches!(step, Step::Flush { .. });
+                if plan.steps().iter().any(flushes) {
+                    self.fail(&error);
+                }
                 Err(error)
             }
         }

@@ -3,6 +3,8 @@
 //! The host reads what [`Loader::next_plan`] asks for. Areas are read several at a time, more of them as the log turns out longer;
 //! an area of a huge chunk is read in pieces, so that memory follows the number of exceptions and not the size of a chunk.
 
+use std::collections::BTreeMap;
+
 use super::Store;
 use super::areas::{AreaReader, Scan};
 use super::chunk_set::ChunkSet;
@@ -61,7 +63,7 @@ pub(crate) struct Loaded {
     /// Records that repeat an earlier one, left by an interrupted drop.
     pub(crate) repeated: u64,
     /// Exceptions for old chunks that no disk can have. They are in no table.
-    pub(crate) strays: u64,
+    pub(crate) strays: BTreeMap<u64, u64>,
 }
 
 /// Reads the preamble: two plans at the most.
@@ -167,7 +169,32 @@ pub struct Loader {
     preamble: PreambleReader,
     areas: Option<AreaReader>,
     records: Records,
-    plans: u64,
+    plans: PlanTurns,
+}
+
+/// Numbers the plans of a reader. One is outstanding at a time: the last one that was asked for.
+#[derive(Default)]
+pub(crate) struct PlanTurns {
+    last: u64,
+    outstanding: bool,
+}
+
+impl PlanTurns {
+    pub(crate) fn give(&mut self, steps: Option<Vec<Step>>) -> Option<Plan> {
+        self.outstanding = steps.is_some();
+        self.last += 1;
+        steps.map(|steps| Plan::new(self.last, Purpose::ReadMetadata, steps))
+    }
+
+    /// Takes a plan back. One that came back already, or that another one replaced, is refused.
+    pub(crate) fn take(&mut self, plan: &Plan) -> Result<()> {
+        if self.outstanding && plan.id == self.last {
+            self.outstanding = false;
+            return Ok(());
+        }
+        let message = "this plan is not the one that was given out last";
+        Err(Error::new(ErrorKind::InvalidArgument, message))
+    }
 }
 
 impl Loader {
@@ -183,7 +210,7 @@ impl Loader {
             preamble,
             areas: None,
             records: Records::default(),
-            plans: 0,
+            plans: PlanTurns::default(),
         })
     }
 
@@ -198,7 +225,8 @@ impl Loader {
         Ok(Loader { preamble, ..loader })
     }
 
-    /// The next reads, or `None` when everything is known.
+    /// The next reads, or `None` when everything is known. The plan takes the place of the one before, if that did not come back: it reads
+    /// the same bytes.
     ///
     /// # Errors
     /// [`ErrorKind::Corrupt`] if the next metadata area would lie outside the file.
@@ -208,8 +236,7 @@ impl Loader {
             (None, Some(areas)) => areas.next_steps()?,
             (None, None) => None,
         };
-        self.plans += 1;
-        Ok(steps.map(|steps| Plan::new(self.plans, Purpose::ReadMetadata, steps)))
+        Ok(self.plans.give(steps))
     }
 
     /// Ranges of the COW file that the plan handed out last and the next ones will read, unless the log ends before. Each is named once.
@@ -222,9 +249,11 @@ impl Loader {
     /// Takes in what was read.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidFormat`], [`ErrorKind::Unsupported`] or [`ErrorKind::Corrupt`], with what was found and expected.
+    /// [`ErrorKind::InvalidFormat`], [`ErrorKind::Unsupported`] or [`ErrorKind::Corrupt`], with what was found and expected;
+    /// [`ErrorKind::InvalidArgument`] for a plan that is not the last one.
     pub fn finish_plan(&mut self, plan: Plan) -> Result<()> {
         let reads = plan.reads()?;
+        self.plans.take(&plan)?;
         if let Some(areas) = &mut self.areas {
             let records = &mut self.records;
             return areas.feed(&reads, &mut |index, first, len| {

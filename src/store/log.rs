@@ -116,6 +116,17 @@ impl Log {
         Ok(steps)
     }
 
+    /// Nobody has looked behind the terminator.
+    pub(crate) fn assume_stale(&mut self) {
+        self.stale = true;
+        self.zeroed = 0..0;
+    }
+
+    /// Records in the block of the terminator were replaced on disk.
+    pub(crate) fn set_tail(&mut self, tail: Vec<Exception>) {
+        self.tail = tail;
+    }
+
     pub(crate) fn stale_cleared(&mut self) {
         self.stale = false;
     }

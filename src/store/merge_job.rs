@@ -3,12 +3,13 @@
 //! A batch is read from the log, hidden from writers, copied in the order of the origin, made durable there, and only then cleared
 //! from the log. Until its records are cleared they show the same bytes as the origin, so any crash in between is harmless.
 
+use super::drop_job::DropJob;
 use super::job::Job;
 use super::log::Log;
 use super::plan::{Device, Plan, Purpose, Step};
 use super::state::{Progress, State};
 use super::store::Store;
-use super::table::{MAX_OLD_CHUNK, Run};
+use super::table::MAX_OLD_CHUNK;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::Exception;
 
@@ -23,6 +24,8 @@ const MAX_BATCH_BYTES: u64 = 1 << 30;
 enum Phase {
     /// Waiting for first writes from before the merge, and for their commit.
     Quiesce,
+    /// Removing records that stand twice: one of a pair would outlive the chunk that the other one frees.
+    Repair(DropJob),
     /// Reading the records of the next batch, from this one on.
     Read {
         from: u64,
@@ -33,6 +36,10 @@ enum Phase {
         until: u64,
     },
     Copy {
+        batch: Batch,
+    },
+    /// Making the copies durable, and whatever first writes put into the origin.
+    Flush {
         batch: Batch,
     },
     Clear {
@@ -66,7 +73,8 @@ impl Store {
     /// Unlike the kernel's merge it works in large batches, which [`Store::next_plan`] hands out.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidArgument`] if the origin is shorter than the disk: the host makes it longer first.
+    /// [`ErrorKind::InvalidArgument`] if the origin is shorter than the disk: the host makes it longer first; [`ErrorKind::Busy`] while
+    /// another job is under way; [`ErrorKind::Corrupt`] as [`Store::prepare_repair`].
     pub fn prepare_merge(&mut self, origin_size: u64) -> Result<()> {
         if origin_size < self.virtual_size {
             let message = format!(
@@ -74,6 +82,9 @@ impl Store {
                 self.virtual_size
             );
             return Err(Error::new(ErrorKind::InvalidArgument, message));
+        }
+        if self.descriptor.is_some() {
+            self.check_end(self.virtual_size)?;
         }
         let total = self.log.len() + self.pending() + self.in_flight_chunks;
         let limit = self.virtual_size;
@@ -99,7 +110,15 @@ impl MergeJob {
     }
 
     pub(crate) fn changes_metadata(&self) -> bool {
-        matches!(self.phase, Phase::Clear { .. })
+        matches!(self.phase, Phase::Repair(_) | Phase::Clear { .. })
+    }
+
+    /// What a failed flush was to make durable may be gone: it is copied again.
+    pub(crate) fn found_no_space(&mut self) {
+        self.phase = match std::mem::replace(&mut self.phase, Phase::Quiesce) {
+            Phase::Flush { batch } => Phase::Copy { batch },
+            other => other,
+        };
     }
 
     pub(crate) fn next(&mut self, store: &mut Store) -> Result<Progress> {
@@ -108,6 +127,10 @@ impl MergeJob {
         }
         match &mut self.phase {
             Phase::Quiesce => self.begin(store),
+            Phase::Repair(job) => match job.next(store)? {
+                Progress::Done => self.next_batch(store),
+                other => Ok(other),
+            },
             Phase::Read { from } => {
                 let reads = store.log.tail_reads(*from)?;
                 Ok(store.job_plan(Purpose::Merge, reads))
@@ -119,6 +142,12 @@ impl MergeJob {
             Phase::Copy { batch } => {
                 let steps = copy_steps(store, batch, self.limit);
                 Ok(store.job_plan(Purpose::Merge, steps))
+            }
+            Phase::Flush { .. } => {
+                let flush = Step::Flush {
+                    device: Device::Origin,
+                };
+                Ok(store.job_plan(Purpose::Merge, vec![flush]))
             }
             Phase::Clear { batch, .. } => {
                 let (mut steps, _) = store.log.truncate(batch.from, &batch.tail)?;
@@ -136,6 +165,10 @@ impl MergeJob {
         }
         if let Some(progress) = store.quiesce()? {
             return Ok(progress);
+        }
+        if store.repeated > 0 {
+            self.phase = Phase::Repair(DropJob::repair(store));
+            return self.next(store);
         }
         self.next_batch(store)
     }
@@ -183,7 +216,13 @@ impl MergeJob {
                     until: store.epoch + 2,
                 };
             }
-            Phase::Copy { batch } => {
+            Phase::Repair(mut job) => {
+                let result = job.done(store, plan);
+                self.phase = Phase::Repair(job);
+                return result;
+            }
+            Phase::Copy { batch } => self.phase = Phase::Flush { batch },
+            Phase::Flush { batch } => {
                 let (_, after) = store.log.truncate(batch.from, &batch.tail)?;
                 self.phase = Phase::Clear { batch, after };
             }
@@ -205,17 +244,20 @@ impl MergeJob {
         self.phase = Phase::Quiesce;
     }
 
-    /// A copy that failed leaves the pair whole; a record that could not be cleared leaves it unknown what is on disk.
+    /// A copy that failed leaves the pair whole; a record that could not be changed leaves it unknown what is on disk.
     pub(crate) fn failed(self, store: &mut Store, error: &Error) {
         store.merging = Vec::new();
         store.state = State::MergeFailed;
-        if matches!(self.phase, Phase::Clear { .. }) {
+        if self.changes_metadata() {
             store.fail(error);
         }
     }
 
     pub(crate) fn cancelled(self, store: &mut Store) {
         store.merging = Vec::new();
+        if let Phase::Repair(job) = self.phase {
+            job.cancelled(store);
+        }
         if store.state == State::Merging {
             store.end_merge();
         }
@@ -226,11 +268,7 @@ fn read_batch(store: &Store, from: u64, plan: &Plan) -> Result<Batch> {
     let mut records = store.log.parse_tail(from, &plan.reads()?);
     let kept = usize::try_from(from - store.log.block_start(from)).unwrap_or(usize::MAX);
     let mut batch = records.split_off(kept.min(records.len()));
-    let on_disk = batch.iter().filter(|record| record.old.0 <= MAX_OLD_CHUNK);
-    let changed = on_disk.into_iter().any(|record| {
-        let run = store.table.lookup_run(record.old, 1);
-        !matches!(run, Run::Mapped { new, .. } if new == record.new)
-    });
+    let changed = batch.iter().any(|record| !store.has(record));
     if changed || batch.len() as u64 != store.log.len() - from {
         let message =
             "the records on disk are not those that were loaded: somebody else writes to the file";
@@ -246,7 +284,7 @@ fn read_batch(store: &Store, from: u64, plan: &Plan) -> Result<Batch> {
     })
 }
 
-/// Copies of the batch, runs joined, and the origin's flush.
+/// Copies of the batch, runs joined.
 fn copy_steps(store: &Store, batch: &Batch, limit: u64) -> Vec<Step> {
     let chunk = store.chunk_size();
     let mut steps: Vec<Step> = Vec::new();
@@ -266,7 +304,8 @@ fn copy_steps(store: &Store, batch: &Batch, limit: u64) -> Vec<Step> {
             });
         }
     };
-    for record in &batch.records {
+    let on_disk = batch.records.iter();
+    for record in on_disk.filter(|record| record.old.0 <= MAX_OLD_CHUNK) {
         run = match run {
             Some((first, count))
                 if first.old.0 + count == record.old.0 && first.new.0 + count == record.new.0 =>
@@ -283,8 +322,5 @@ fn copy_steps(store: &Store, batch: &Batch, limit: u64) -> Vec<Step> {
     if let Some((first, count)) = run {
         emit(first, count);
     }
-    steps.push(Step::Flush {
-        device: Device::Origin,
-    });
     steps
 }

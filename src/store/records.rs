@@ -1,9 +1,12 @@
 //! Records on their way into the table: checked one by one, then put together.
 
+use std::collections::BTreeMap;
+
 use super::areas::Scan;
 use super::chunk_set::ChunkSet;
 use super::table::{
-    BuildReport, Conflict, ExceptionTable, MAX_OLD_CHUNK, SharedChunk, TableBuilder,
+    BuildReport, Conflict, ExceptionTable, Findings, MAX_OLD_CHUNK, SharedChunk, TableBuilder,
+    find_shared,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::Exception;
@@ -21,8 +24,8 @@ pub(crate) struct Records {
     highest_end: u64,
     holes: ChunkSet,
     ascending: bool,
-    /// New chunks of exceptions for old chunks that no disk can have.
-    strays: Vec<u64>,
+    /// Exceptions for old chunks that no disk can have, as old and new chunk.
+    strays: Vec<(u64, u64)>,
 }
 
 impl Records {
@@ -71,7 +74,9 @@ impl Records {
         if strays < len {
             self.builder.push_run(old, new, len - strays);
         }
-        self.strays.extend(end - strays..end);
+        let (first_old, first_new) = (old.0 + (len - strays), end - strays);
+        self.strays
+            .extend((0..strays).map(|index| (first_old.wrapping_add(index), first_new + index)));
     }
 
     #[cold]
@@ -85,21 +90,22 @@ impl Records {
     }
 
     pub(crate) fn close(self) -> Closed {
-        let (table, report) = self.builder.finish();
+        let (table, mut report) = self.builder.finish();
+        let strays = compare_strays(&table, self.strays, &mut report);
         let next_free = match self.scan {
             Some(scan) => scan.geometry.skip_area(CowChunk(self.highest_end.max(2))).0,
             None => 2,
         };
         let holes = match self.ascending {
             true => self.holes,
-            false => holes_below(&table, &self.strays, next_free),
+            false => holes_below(&table, &strays, next_free),
         };
         Closed {
             table,
             report,
             next_free,
             holes,
-            strays: self.strays.len() as u64,
+            strays,
         }
     }
 }
@@ -110,7 +116,7 @@ pub(crate) struct Closed {
     pub(crate) report: BuildReport,
     pub(crate) next_free: u64,
     pub(crate) holes: ChunkSet,
-    pub(crate) strays: u64,
+    pub(crate) strays: BTreeMap<u64, u64>,
 }
 
 impl Closed {
@@ -149,10 +155,36 @@ pub(crate) fn shared_text(shared: &SharedChunk) -> String {
     )
 }
 
+/// Finds what contradicts among exceptions that are in no table, and between them and the table; returns one for each of their old chunks.
+fn compare_strays(
+    table: &ExceptionTable,
+    mut strays: Vec<(u64, u64)>,
+    report: &mut BuildReport,
+) -> BTreeMap<u64, u64> {
+    if strays.is_empty() {
+        return BTreeMap::new();
+    }
+    // Stable: of those for one old chunk the first in the log counts.
+    strays.sort_by_key(|&(old, _)| old);
+    strays.dedup_by(|later, kept| {
+        let old = OriginChunk(kept.0);
+        if later.0 == kept.0 {
+            report.found_again(old, CowChunk(kept.1), CowChunk(later.1));
+        }
+        later.0 == kept.0
+    });
+    let mut by_new: Vec<(u64, u64, u64)> = strays.iter().map(|&(old, new)| (new, old, 1)).collect();
+    by_new.extend(table.iter().map(|run| (run.new.0, run.old.0, run.len)));
+    // What the table shares within itself is found once more.
+    report.shared = Findings::default();
+    find_shared(by_new, &mut report.shared);
+    strays.into_iter().collect()
+}
+
 /// What no exception uses below `next_free`. Metadata areas may be among it.
-fn holes_below(table: &ExceptionTable, strays: &[u64], next_free: u64) -> ChunkSet {
+fn holes_below(table: &ExceptionTable, strays: &BTreeMap<u64, u64>, next_free: u64) -> ChunkSet {
     let mut used: Vec<(u64, u64)> = table.iter().map(|run| (run.new.0, run.len)).collect();
-    used.extend(strays.iter().map(|&new| (new, 1)));
+    used.extend(strays.values().map(|&new| (new, 1)));
     used.sort_unstable();
     let mut holes = ChunkSet::default();
     let mut at = 2;

@@ -30,6 +30,7 @@ enum Phase {
     Zeroing {
         exceptions: Vec<ExceptionId>,
         next: u64,
+        steps: Vec<Step>,
     },
     Quiesce,
     Descriptor(DescriptorJob),
@@ -54,7 +55,8 @@ impl Store {
     ///
     /// # Errors
     /// [`ErrorKind::InvalidArgument`] unless `size` is a multiple of 512; [`ErrorKind::Unsupported`] for a bare store, which has no
-    /// size of its own; [`ErrorKind::Busy`] while another job is under way; [`ErrorKind::Corrupt`] as [`Store::prepare_repair`].
+    /// size of its own, and if no generation is left for another descriptor; [`ErrorKind::MergeFailed`] after a merge that failed;
+    /// [`ErrorKind::Busy`] while another job is under way; [`ErrorKind::Corrupt`] as [`Store::prepare_repair`].
     pub fn prepare_resize(&mut self, size: u64, origin_size: u64) -> Result<()> {
         let Some(descriptor) = &self.descriptor else {
             let message = "a bare store has the size of its origin: add a descriptor first";
@@ -67,9 +69,10 @@ impl Store {
             let message = format!("size {size} is not a multiple of 512 that a file can have");
             return Err(Error::new(ErrorKind::InvalidArgument, message));
         }
+        self.next_generation()?;
         let old_size = self.virtual_size;
         let phase = if size >= old_size {
-            Phase::DropLeftovers(DropJob::new(self.chunk_size().count_for(old_size), false))
+            Phase::DropLeftovers(DropJob::new(self.chunk_size().count_for(old_size)))
         } else {
             Phase::Descriptor(DescriptorJob::new(Some(descriptor)))
         };
@@ -113,9 +116,10 @@ impl ResizeJob {
                     let next = *next;
                     self.zero_chunks(store, next)?
                 }
-                Phase::Zeroing { .. } => {
-                    let message = "the zeros of a resize were not written";
-                    return Err(Error::new(ErrorKind::InvalidArgument, message));
+                // There was no space for them.
+                Phase::Zeroing { steps, .. } => {
+                    let steps = steps.clone();
+                    store.job_plan(Purpose::Grow, steps)
                 }
                 Phase::Quiesce => store.quiesce()?.unwrap_or(Progress::Done),
                 Phase::Descriptor(job) => job.next(store)?,
@@ -145,7 +149,7 @@ impl ResizeJob {
             }
             Phase::Descriptor(_) if !grows => {
                 let end = store.chunk_size().count_for(self.size);
-                Phase::DropTail(DropJob::new(end, false))
+                Phase::DropTail(DropJob::new(end))
             }
             _ => Phase::Finished,
         }
@@ -169,11 +173,7 @@ impl ResizeJob {
                         device: Device::Cow,
                     },
                 ];
-                self.phase = Phase::Zeroing {
-                    exceptions: Vec::new(),
-                    next: last + 1,
-                };
-                Ok(store.job_plan(Purpose::Grow, steps))
+                Ok(self.write_zeros(store, Vec::new(), last + 1, steps))
             }
             Run::Unmapped { .. } if store.idle_run(last, 1) == 0 => Ok(Progress::Wait),
             Run::Unmapped { .. } if self.origin_size <= self.old_size => Ok(Progress::Done),
@@ -192,11 +192,7 @@ impl ResizeJob {
                         },
                         zeroes(start + inside, chunk.bytes() - inside),
                     ];
-                    self.phase = Phase::Zeroing {
-                        exceptions: vec![new.id],
-                        next: last + 1,
-                    };
-                    Ok(store.job_plan(Purpose::Grow, steps))
+                    Ok(self.write_zeros(store, vec![new.id], last + 1, steps))
                 }
                 Prepared::Reserve(plan) => Ok(Progress::Plan(plan)),
                 Prepared::Wait | Prepared::Retry => Ok(Progress::Wait),
@@ -226,7 +222,12 @@ impl ResizeJob {
                     store.drop_reserve();
                     break;
                 }
-                Ok(Prepared::Retry) => at += 1,
+                // Zeroed before space went out.
+                Ok(Prepared::Retry) if store.is_mapped(OriginChunk(at)) => at += 1,
+                Ok(Prepared::Retry) => {
+                    let message = "a chunk that a resize uncovers could not be zeroed";
+                    return Err(Error::new(ErrorKind::Internal, message));
+                }
                 Ok(Prepared::Wait) if taken.is_empty() && at == next => return Ok(Progress::Wait),
                 Ok(Prepared::Wait) => break,
                 Err(error) if taken.is_empty() => return Err(error),
@@ -239,11 +240,23 @@ impl ResizeJob {
             .map(|new| zeroes(new.cow_offset, new.count << chunk.shift()))
             .collect();
         let exceptions = taken.iter().map(|new| new.id).collect();
+        Ok(self.write_zeros(store, exceptions, at, steps))
+    }
+
+    /// Hands the steps out that fill chunks with zeros; `next` is the chunk to go on with.
+    fn write_zeros(
+        &mut self,
+        store: &mut Store,
+        exceptions: Vec<ExceptionId>,
+        next: u64,
+        steps: Vec<Step>,
+    ) -> Progress {
         self.phase = Phase::Zeroing {
             exceptions,
-            next: at,
+            next,
+            steps: steps.clone(),
         };
-        Ok(store.job_plan(Purpose::Grow, steps))
+        store.job_plan(Purpose::Grow, steps)
     }
 
     pub(crate) fn done(&mut self, store: &mut Store, plan: &Plan) -> Result<()> {
@@ -254,14 +267,18 @@ impl ResizeJob {
                 store.virtual_size = self.size;
                 Ok(())
             }
-            Phase::Zeroing { exceptions, next } => {
+            Phase::Zeroing {
+                exceptions, next, ..
+            } => {
                 let next = *next;
+                // One that is refused is aborted; so shall be the others.
+                let mut result = Ok(());
                 for id in std::mem::take(exceptions) {
-                    store.complete_exception(id)?;
+                    result = result.and(store.complete_exception(id));
                     self.done += 1;
                 }
                 self.phase = Phase::ZeroChunks { next };
-                Ok(())
+                result
             }
             _ => Ok(()),
         }
@@ -276,8 +293,12 @@ impl ResizeJob {
 
     pub(crate) fn cancelled(mut self, store: &mut Store) {
         self.abort(store);
-        if !matches!(self.phase, Phase::DropTail(_) | Phase::Finished) {
-            store.virtual_size = self.old_size;
+        // The old one until the plan that writes the new one is done.
+        if let Some(descriptor) = &store.descriptor {
+            store.virtual_size = descriptor.virtual_size;
+        }
+        if let Phase::DropLeftovers(job) | Phase::DropTail(job) = self.phase {
+            job.cancelled(store);
         }
     }
 

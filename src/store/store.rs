@@ -42,6 +42,8 @@ pub struct Store {
     /// Descriptor slots that were written and are no good.
     pub(crate) damage: Vec<SlotDamage>,
     pub(crate) writable: bool,
+    /// Whether the loader looked for stale slots.
+    looked_behind: bool,
     pub(crate) overflow: OverflowMode,
     pub(crate) virtual_size: u64,
     pub(crate) state: State,
@@ -62,12 +64,16 @@ pub struct Store {
     pub(crate) settled_at: u64,
     pub(crate) freed: ChunkSet,
     pub(crate) draining: ChunkSet,
+    /// Records on disk that repeat another one.
     pub(crate) repeated: u64,
-    pub(crate) strays: u64,
+    /// Exceptions for old chunks that no disk can have, with their new chunks.
+    pub(crate) strays: BTreeMap<u64, u64>,
     pub(crate) reserve: Option<(u64, Reservation)>,
     pub(crate) commit: Option<PendingCommit>,
     pub(crate) reclaim: Option<(u64, Reclaim)>,
     pub(crate) job: Option<Job>,
+    /// The job is a repair that a first write began.
+    pub(crate) repairs_for_writes: bool,
     /// The job's plan that the host has.
     pub(crate) job_plan: Option<u64>,
     /// The job's last plan was to change metadata and failed for want of space.
@@ -107,6 +113,7 @@ impl Store {
             slot: preamble.slot,
             damage: preamble.damage,
             writable: options.writable,
+            looked_behind: options.writable,
             overflow: options.overflow,
             virtual_size,
             state: State::Active,
@@ -128,6 +135,7 @@ impl Store {
             commit: None,
             reclaim: None,
             job: None,
+            repairs_for_writes: false,
             job_plan: None,
             job_unsure: false,
             merging: Vec::new(),
@@ -145,7 +153,7 @@ impl Store {
             next_free: 2,
             holes: ChunkSet::default(),
             repeated: 0,
-            strays: 0,
+            strays: BTreeMap::new(),
         };
         let mut store = Store::from_loaded(options, preamble, loaded)?;
         store.state = State::Invalid;
@@ -203,6 +211,30 @@ impl Store {
         self.writable
     }
 
+    /// Makes a store writable that was loaded for reading, or the other way round. Nothing is read again: nobody else may have written to
+    /// the COW file since it was loaded. What the loader did not look at is cleared by the first commit.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Busy`] if it is to take no more writes while exceptions are in flight or not committed, or a plan or a job is under way.
+    pub fn set_writable(&mut self, writable: bool) -> Result<()> {
+        if self.writable && !writable && self.state != State::Failed && self.is_changing() {
+            let message = "exceptions are in flight or not committed, or a job is under way";
+            return Err(Error::new(ErrorKind::Busy, message));
+        }
+        if writable && !self.looked_behind {
+            self.looked_behind = true;
+            self.log.assume_stale();
+        }
+        self.writable = writable;
+        Ok(())
+    }
+
+    fn is_changing(&self) -> bool {
+        let exceptions = !self.in_flight.is_empty() || self.pending() > 0;
+        let plans = self.commit.is_some() || self.reserve.is_some() || self.reclaim.is_some();
+        exceptions || plans || self.job.is_some() || self.invalidation_due
+    }
+
     /// What can be done at the moment.
     pub fn state(&self) -> State {
         self.state
@@ -224,8 +256,8 @@ impl Store {
         self.completed_chunks >= super::commit::MAX_PENDING
     }
 
-    /// Whether an interrupted operation of ours should be finished by [`Store::prepare_repair`] before writing: a record that stands
-    /// twice, or exceptions past the end of the disk.
+    /// Whether an interrupted operation of ours waits to be finished by [`Store::prepare_repair`]: a record that stands twice, or
+    /// exceptions past the end of the disk. What could be harmed by them, first writes, merges and resizes, begins with that by itself.
     pub fn wants_repair(&self) -> bool {
         self.state == State::Active && (self.repeated > 0 || self.has_exceptions_past_end())
     }
@@ -238,7 +270,7 @@ impl Store {
     fn reaches_past(&self, size: u64) -> bool {
         let end = self.chunk_size().count_for(size);
         let past_end = self.table.last_old().is_some_and(|old| old.0 >= end);
-        past_end || self.strays > 0
+        past_end || !self.strays.is_empty()
     }
 
     /// Refuses to drop what lies past the end of a disk of `size` bytes, if a damaged slot may have said another size. An interrupted

@@ -17,7 +17,7 @@ use crate::units::{CowChunk, MAX_FILE_SIZE, OriginChunk, SECTOR_SIZE};
 use leaf::{ENTRY_LEN, Entry, Leaf};
 use node::Node;
 
-pub(crate) use builder::{BuildReport, Conflict, SharedChunk, TableBuilder};
+pub(crate) use builder::{BuildReport, Conflict, Findings, SharedChunk, TableBuilder, find_shared};
 
 /// The highest new chunk that the table holds; callers refuse larger ones. Enough for 128 PiB of the smallest chunks.
 pub(crate) const MAX_NEW_CHUNK: u64 = (1 << 48) - 1;

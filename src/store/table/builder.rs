@@ -70,6 +70,18 @@ pub(crate) struct BuildReport {
     pub(crate) shared: Findings<SharedChunk>,
 }
 
+impl BuildReport {
+    /// The log has `old` once more.
+    pub(crate) fn found_again(&mut self, old: OriginChunk, kept: CowChunk, again: CowChunk) {
+        if again == kept {
+            self.identical.add(Exception { old, new: kept });
+        } else {
+            let ignored = again;
+            self.conflicts.add(Conflict { old, kept, ignored });
+        }
+    }
+}
+
 /// Takes exceptions in the order of the log and makes an [`ExceptionTable`] of them. Needs 16 bytes a run, and some
 /// megabytes to sort with.
 #[derive(Debug)]
@@ -146,8 +158,9 @@ impl TableBuilder {
         // They may be larger than the table that is left.
         drop((spare, placed));
         let table = assembly.finish();
-        if !news_ascend {
-            find_shared(&table, &mut report.shared);
+        if !news_ascend && may_share(&table) {
+            let runs = table.iter().map(|run| (run.new.0, run.old.0, run.len));
+            find_shared(runs.collect(), &mut report.shared);
         }
         (table, report)
     }
@@ -203,12 +216,7 @@ fn settle(group: &[(u64, u64, u64)], assembly: &mut Assembly, report: &mut Build
     assembly.append(Piece::new(old, kept, 1));
     let (old, kept) = (OriginChunk(old), CowChunk(kept));
     for &(.., new) in others {
-        let ignored = CowChunk(new);
-        if ignored == kept {
-            report.identical.add(Exception { old, new: kept });
-        } else {
-            report.conflicts.add(Conflict { old, kept, ignored });
-        }
+        report.found_again(old, kept, CowChunk(new));
     }
 }
 
@@ -283,15 +291,8 @@ impl Assembly {
     }
 }
 
-/// Lists the new chunks that more than one exception of the table has.
-fn find_shared(table: &ExceptionTable, shared: &mut Findings<SharedChunk>) {
-    if !may_share(table) {
-        return;
-    }
-    let mut runs: Vec<(u64, u64, u64)> = table
-        .iter()
-        .map(|run| (run.new.0, run.old.0, run.len))
-        .collect();
+/// Lists the new chunks that more than one exception has. Runs are given as new chunk, old chunk, length.
+pub(crate) fn find_shared(mut runs: Vec<(u64, u64, u64)>, shared: &mut Findings<SharedChunk>) {
     runs.sort_unstable();
     // The run that reaches furthest, with its end: it covers all before its end that later runs can meet.
     let mut furthest = (0, 0, 0);
