@@ -223,9 +223,10 @@ fn test_adding_and_removing_a_descriptor_leaves_an_image_at_every_crash() {
 /// A slot that is neither good nor blank was damaged by something else than a power cut: that is what a store concludes from one.
 #[test]
 fn test_replacing_a_descriptor_never_looks_like_damage() {
-    let named = |size: u64, name: &str| Descriptor {
+    let named = |origin_size: u64, name: &str| Descriptor {
         origin_name: Some(name.to_owned()),
-        ..descriptor(size)
+        origin_size,
+        ..descriptor(CHUNK)
     };
     let long = descriptor(CHUNK);
     let mut disk = new_disk(Some(long.clone()));
@@ -240,13 +241,14 @@ fn test_replacing_a_descriptor_never_looks_like_damage() {
                 let store = load(&bytes).unwrap();
                 assert_eq!(store.descriptor_damage(), [], "{len} after {round}");
                 let found = store.descriptor().unwrap();
-                let (name, size) = (&found.origin_name, found.virtual_size);
-                let is_old = *name == before.origin_name && size == before.virtual_size;
-                let is_new = *name == wanted.origin_name && size == wanted.virtual_size;
+                let (name, size) = (&found.origin_name, found.origin_size);
+                let is_old = *name == before.origin_name && size == before.origin_size;
+                let is_new = *name == wanted.origin_name && size == wanted.origin_size;
                 assert!(is_old || is_new);
             }
         });
         let found = load(&disk.durable).unwrap();
-        assert_eq!(found.virtual_size(), wanted.virtual_size);
+        let found = found.descriptor().unwrap();
+        assert_eq!(found.origin_size, wanted.origin_size);
     }
 }

@@ -234,7 +234,7 @@ impl Host {
                 Progress::Wait => {
                     assert!(!self.held.is_empty(), "nothing to wait for");
                     self.write(at, len);
-                    self.release(at % 2 == 0);
+                    self.release(at.is_multiple_of(2));
                 }
                 Progress::Done => break,
             }
