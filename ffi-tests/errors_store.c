@@ -226,6 +226,7 @@ static void no_store(void)
     FAIL(dmsnap_store_reclaim(NULL, &plan), EINVAL, INVALID_ARGUMENT, "store is NULL");
     FAIL(dmsnap_store_trim(NULL, &plan), EINVAL, INVALID_ARGUMENT, "store is NULL");
     FAIL(dmsnap_store_take_invalidation(NULL, &plan), EINVAL, INVALID_ARGUMENT, "store is NULL");
+    FAIL(dmsnap_store_set_writable(NULL, true), EINVAL, INVALID_ARGUMENT, "store is NULL");
     FAIL(dmsnap_store_set_cow_size(NULL, 0), EINVAL, INVALID_ARGUMENT, "store is NULL");
     CHECK(!dmsnap_store_should_commit(NULL));
     CHECK(dmsnap_store_pin(NULL) == 0);

@@ -2,6 +2,8 @@
  * memory, and against the blocking image, which opens the same files. */
 #include "util.h"
 #include "host.h"
+#include <fcntl.h>
+#include <unistd.h>
 
 #define SIZE (2 << 20)
 #define BASE "store.raw"
@@ -250,6 +252,35 @@ static void abort_exception(void)
     host_close(&host);
 }
 
+/* As a block device is reopened: the store stays, only the file is another descriptor. */
+static void reopen_for_writing(void)
+{
+    struct host host;
+    int fd;
+
+    create(4096);
+    OK(host_open(&host, COW, BASE, false));
+    FAIL(host_write(&host, "x", 1, 0), EROFS, READ_ONLY, "read-only");
+    fd = open(COW, O_RDWR);
+    CHECK(fd >= 0);
+    close(host.cow);
+    host.cow = fd;
+    OK(dmsnap_store_set_writable(host.store, true));
+    OK(host_write(&host, "x", 1, 0));
+    model[0] = 'x';
+    FAIL(dmsnap_store_set_writable(host.store, false), EBUSY, BUSY, "not committed");
+    change(&host, SIZE, 500);
+    OK(host_flush(&host));
+    OK(dmsnap_store_set_writable(host.store, false));
+    FAIL(host_write(&host, "x", 1, 0), EROFS, READ_ONLY, "read-only");
+    compare(&host, SIZE, "read-only again");
+    OK(dmsnap_store_set_writable(host.store, true));
+    change(&host, SIZE, 600);
+    host_close(&host);
+    compare_image(SIZE, "after a reopen");
+    compare_check("after a reopen");
+}
+
 /* Another origin, no descriptor at all, and invalid for ever. */
 static void descriptors(void)
 {
@@ -405,6 +436,7 @@ int main(void)
     run(16384);
     failing_commits();
     abort_exception();
+    reopen_for_writing();
     descriptors();
     overflow();
     full_and_grown();

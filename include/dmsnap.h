@@ -1369,7 +1369,7 @@ typedef struct dmsnap_store_facts {
    */
   uint32_t valid;
   /**
-   * Whether the store was loaded for writing.
+   * Whether the store takes writes.
    */
   bool writable;
   /**
@@ -1377,8 +1377,7 @@ typedef struct dmsnap_store_facts {
    */
   bool bare;
   /**
-   * Whether an interrupted operation should be finished by `dmsnap_store_prepare_repair` before
-   * the first write.
+   * Whether an interrupted operation waits to be finished by `dmsnap_store_prepare_repair`.
    */
   bool wants_repair;
 } dmsnap_store_facts;
@@ -2200,7 +2199,7 @@ void dmsnap_load_options_free(struct dmsnap_load_options *options);
 int dmsnap_load_options_set_growable(struct dmsnap_load_options *options, bool growable);
 
 /**
- * Whether the store will be written.
+ * Whether the store will be written. `dmsnap_store_set_writable` changes that later.
  */
 int dmsnap_load_options_set_writable(struct dmsnap_load_options *options, bool writable);
 
@@ -2228,7 +2227,8 @@ void dmsnap_loader_free(struct dmsnap_loader *loader);
 
 /**
  * The next reads, several at once and of bounded size, as a plan that belongs to the caller; NULL
- * when everything is known. The plan has reads of the COW file only.
+ * when everything is known. The plan has reads of the COW file only. It takes the place of the one
+ * before, if that did not come back: then it reads the same bytes, and the older one is refused.
  */
 int dmsnap_loader_next_plan(struct dmsnap_loader *loader, struct dmsnap_plan **plan);
 
@@ -2249,6 +2249,15 @@ int dmsnap_loader_finish(struct dmsnap_loader *loader, struct dmsnap_store **out
  * Frees a store. What was not committed is lost. NULL is allowed.
  */
 void dmsnap_store_free(struct dmsnap_store *store);
+
+/**
+ * Makes a store writable that was loaded for reading, or the other way round, as when a block
+ * device is reopened. Nothing is read again: nobody else may have written to the COW file since
+ * the store was loaded. What the loader did not look at is cleared by the first commit. `-EBUSY` if
+ * a store is to take no more writes while exceptions are in flight or not committed, or a plan or a
+ * job is under way.
+ */
+int dmsnap_store_set_writable(struct dmsnap_store *store, bool writable);
 
 /**
  * Facts about the store.
@@ -2328,8 +2337,9 @@ bool dmsnap_store_unpin(const struct dmsnap_store *store, uint64_t pin);
  * - `READY`: `exception` is filled in. Until it is completed or aborted, reads see the origin and
  *   other writers of these chunks wait. Give the new chunks their whole content: what is written,
  *   the origin's bytes around it, zeros past the end of the origin and of the disk.
- * - `PLAN`: a plan to reserve space is given (`plan` is NULL otherwise), which goes back to
- *   `dmsnap_store_finish_plan`. Then ask again.
+ * - `PLAN`: a plan is given (`plan` is NULL otherwise), which goes back to
+ *   `dmsnap_store_finish_plan`. Then ask again. It reserves space, or, where an interrupted
+ *   operation left records that stand twice, removes these: then it may have reads, too.
  * - `WAIT`, `RETRY`.
  *
  * `-ENOSPC` if a device of fixed size is full. Without a mode nothing else happens, and it can be
@@ -2378,8 +2388,11 @@ int dmsnap_store_commit_exceptions(struct dmsnap_store *store,
  * failed, which is passed on. The plan is gone after the call, whatever it returns.
  *
  * `-ENOSPC` and `-EDQUOT` leave everything as it was: the store gives the same work out again when
- * it is asked. Any other failure of a plan that writes metadata or flushes ends writing until the
- * store is loaded again.
+ * it is asked. Any other failure of a plan that writes metadata or flushes, the COW file or the
+ * origin, ends writing until the store is loaded again: `DMSNAP_STATE_FAILED`. A merge has its
+ * flush of the origin in a plan of its own, and its records are cleared after that only. Where
+ * its copies or reads fail, the state is `DMSNAP_STATE_MERGE_FAILED`: the pair of store and origin
+ * is whole, first writes go on to the origin, and the merge can be begun again.
  */
 int dmsnap_store_finish_plan(struct dmsnap_store *store, struct dmsnap_plan *plan, int result);
 
@@ -2395,6 +2408,9 @@ int dmsnap_store_fail(struct dmsnap_store *store, int result);
  * kernel's `prepare_merge`). From now on first writes go to the origin. Unlike the kernel's it
  * works in large batches, each of which copies, flushes the origin, clears the records (the
  * kernel's `commit_merge`) and flushes the COW file; `dmsnap_store_next_plan` gives them out.
+ *
+ * After a merge that failed, a resize, `make_empty` and another descriptor are refused with
+ * `DMSNAP_ERROR_KIND_MERGE_FAILED` until a merge has ended well or the store was loaded again.
  */
 int dmsnap_store_prepare_merge(struct dmsnap_store *store, uint64_t origin_size);
 
@@ -2417,16 +2433,18 @@ int dmsnap_store_prepare_descriptor(struct dmsnap_store *store,
 
 /**
  * Begins to finish what an interrupted operation left: stale slots, records that stand twice,
- * exceptions past the disk's end.
+ * exceptions past the disk's end. The facts say whether that is wanted. A host that leaves it out
+ * loses nothing: first writes, merges and resizes begin with what could harm them.
  */
 int dmsnap_store_prepare_repair(struct dmsnap_store *store);
 
 /**
  * Begins to forget every exception: the disk reads as its origin again.
  *
- * Exceptions in flight are waited for: complete or abort them. Reads may be under way, the chunks
- * they have pinned are not used again before they are unpinned. A write that is under way, or that
- * comes before the job is done, may be forgotten with the rest.
+ * Exceptions in flight are waited for: complete or abort them. New ones have to wait until the job
+ * is done. Reads may be under way, the chunks they have pinned are not used again before they are
+ * unpinned. A write in place that is under way, or that comes before the job is done, may be
+ * forgotten with the rest.
  */
 int dmsnap_store_make_empty(struct dmsnap_store *store);
 
@@ -2448,7 +2466,8 @@ int dmsnap_store_next_plan(struct dmsnap_store *store,
 
 /**
  * Ends the job where it stands; what it made durable stays. Between two plans only: `-EBUSY` while
- * one is outstanding.
+ * one is outstanding. A resize that is cancelled has the size that is on disk, the old one or the
+ * new one: ask for the facts.
  *
  * A merge that is cancelled is not over yet: writes that were sent to the origin may be under way.
  * Call `dmsnap_store_next_plan` until it says `DONE`, and flush the origin, before you let go of
@@ -2463,13 +2482,16 @@ int dmsnap_store_progress(const struct dmsnap_store *store, struct dmsnap_progre
 
 /**
  * Gives a plan for returning the space of chunks that were freed and that no pin holds, or NULL if
- * there are none at the moment. Good after a batch of a merge, and after other jobs.
+ * there are none at the moment. Good after a batch of a merge, and after other jobs: what is
+ * reserved for first writes to come is kept. One such plan at a time; ask again when it is
+ * finished, until the answer is NULL.
  */
 int dmsnap_store_reclaim(struct dmsnap_store *store, struct dmsnap_plan **plan);
 
 /**
- * Gives a plan for cutting what the file was extended by ahead of need, or NULL. For closing,
- * after the last commit.
+ * Gives a plan for cutting the file behind its last chunk in use and the next metadata area, so
+ * that what is reserved is given up too, or NULL. For closing: after the last commit, and when
+ * `dmsnap_store_reclaim` has nothing more. A cut that failed is not asked for again.
  */
 int dmsnap_store_trim(struct dmsnap_store *store, struct dmsnap_plan **plan);
 

@@ -45,8 +45,9 @@ unsafe impl Growing for dmsnap_exception {
 /// - `READY`: `exception` is filled in. Until it is completed or aborted, reads see the origin and
 ///   other writers of these chunks wait. Give the new chunks their whole content: what is written,
 ///   the origin's bytes around it, zeros past the end of the origin and of the disk.
-/// - `PLAN`: a plan to reserve space is given (`plan` is NULL otherwise), which goes back to
-///   `dmsnap_store_finish_plan`. Then ask again.
+/// - `PLAN`: a plan is given (`plan` is NULL otherwise), which goes back to
+///   `dmsnap_store_finish_plan`. Then ask again. It reserves space, or, where an interrupted
+///   operation left records that stand twice, removes these: then it may have reads, too.
 /// - `WAIT`, `RETRY`.
 ///
 /// `-ENOSPC` if a device of fixed size is full. Without a mode nothing else happens, and it can be

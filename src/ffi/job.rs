@@ -60,8 +60,11 @@ pub unsafe extern "C" fn dmsnap_store_commit_exceptions(
 /// failed, which is passed on. The plan is gone after the call, whatever it returns.
 ///
 /// `-ENOSPC` and `-EDQUOT` leave everything as it was: the store gives the same work out again when
-/// it is asked. Any other failure of a plan that writes metadata or flushes ends writing until the
-/// store is loaded again.
+/// it is asked. Any other failure of a plan that writes metadata or flushes, the COW file or the
+/// origin, ends writing until the store is loaded again: `DMSNAP_STATE_FAILED`. A merge has its
+/// flush of the origin in a plan of its own, and its records are cleared after that only. Where
+/// its copies or reads fail, the state is `DMSNAP_STATE_MERGE_FAILED`: the pair of store and origin
+/// is whole, first writes go on to the origin, and the merge can be begun again.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dmsnap_store_finish_plan(
     store: Option<NonNull<dmsnap_store>>,
@@ -97,6 +100,9 @@ pub unsafe extern "C" fn dmsnap_store_fail(
 /// kernel's `prepare_merge`). From now on first writes go to the origin. Unlike the kernel's it
 /// works in large batches, each of which copies, flushes the origin, clears the records (the
 /// kernel's `commit_merge`) and flushes the COW file; `dmsnap_store_next_plan` gives them out.
+///
+/// After a merge that failed, a resize, `make_empty` and another descriptor are refused with
+/// `DMSNAP_ERROR_KIND_MERGE_FAILED` until a merge has ended well or the store was loaded again.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dmsnap_store_prepare_merge(
     store: Option<NonNull<dmsnap_store>>,
@@ -143,7 +149,8 @@ pub unsafe extern "C" fn dmsnap_store_prepare_descriptor(
 }
 
 /// Begins to finish what an interrupted operation left: stale slots, records that stand twice,
-/// exceptions past the disk's end.
+/// exceptions past the disk's end. The facts say whether that is wanted. A host that leaves it out
+/// loses nothing: first writes, merges and resizes begin with what could harm them.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dmsnap_store_prepare_repair(
     store: Option<NonNull<dmsnap_store>>,
@@ -157,9 +164,10 @@ pub unsafe extern "C" fn dmsnap_store_prepare_repair(
 
 /// Begins to forget every exception: the disk reads as its origin again.
 ///
-/// Exceptions in flight are waited for: complete or abort them. Reads may be under way, the chunks
-/// they have pinned are not used again before they are unpinned. A write that is under way, or that
-/// comes before the job is done, may be forgotten with the rest.
+/// Exceptions in flight are waited for: complete or abort them. New ones have to wait until the job
+/// is done. Reads may be under way, the chunks they have pinned are not used again before they are
+/// unpinned. A write in place that is under way, or that comes before the job is done, may be
+/// forgotten with the rest.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dmsnap_store_make_empty(store: Option<NonNull<dmsnap_store>>) -> c_int {
     guard(|| {
@@ -206,7 +214,8 @@ pub unsafe extern "C" fn dmsnap_store_next_plan(
 }
 
 /// Ends the job where it stands; what it made durable stays. Between two plans only: `-EBUSY` while
-/// one is outstanding.
+/// one is outstanding. A resize that is cancelled has the size that is on disk, the old one or the
+/// new one: ask for the facts.
 ///
 /// A merge that is cancelled is not over yet: writes that were sent to the origin may be under way.
 /// Call `dmsnap_store_next_plan` until it says `DONE`, and flush the origin, before you let go of
@@ -260,7 +269,9 @@ pub unsafe extern "C" fn dmsnap_store_progress(
 }
 
 /// Gives a plan for returning the space of chunks that were freed and that no pin holds, or NULL if
-/// there are none at the moment. Good after a batch of a merge, and after other jobs.
+/// there are none at the moment. Good after a batch of a merge, and after other jobs: what is
+/// reserved for first writes to come is kept. One such plan at a time; ask again when it is
+/// finished, until the answer is NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dmsnap_store_reclaim(
     store: Option<NonNull<dmsnap_store>>,
@@ -275,8 +286,9 @@ pub unsafe extern "C" fn dmsnap_store_reclaim(
     })
 }
 
-/// Gives a plan for cutting what the file was extended by ahead of need, or NULL. For closing,
-/// after the last commit.
+/// Gives a plan for cutting the file behind its last chunk in use and the next metadata area, so
+/// that what is reserved is given up too, or NULL. For closing: after the last commit, and when
+/// `dmsnap_store_reclaim` has nothing more. A cut that failed is not asked for again.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dmsnap_store_trim(
     store: Option<NonNull<dmsnap_store>>,

@@ -174,7 +174,7 @@ pub extern "C" fn dmsnap_load_options_set_growable(
     })
 }
 
-/// Whether the store will be written.
+/// Whether the store will be written. `dmsnap_store_set_writable` changes that later.
 #[unsafe(no_mangle)]
 pub extern "C" fn dmsnap_load_options_set_writable(
     options: Option<&mut dmsnap_load_options>,
@@ -244,7 +244,8 @@ pub extern "C" fn dmsnap_loader_free(loader: Option<Box<dmsnap_loader>>) {
 }
 
 /// The next reads, several at once and of bounded size, as a plan that belongs to the caller; NULL
-/// when everything is known. The plan has reads of the COW file only.
+/// when everything is known. The plan has reads of the COW file only. It takes the place of the one
+/// before, if that did not come back: then it reads the same bytes, and the older one is refused.
 #[unsafe(no_mangle)]
 pub extern "C" fn dmsnap_loader_next_plan(
     loader: Option<&mut dmsnap_loader>,

@@ -66,6 +66,23 @@ pub extern "C" fn dmsnap_store_free(store: Option<Box<dmsnap_store>>) {
     guard_or((), || drop(store));
 }
 
+/// Makes a store writable that was loaded for reading, or the other way round, as when a block
+/// device is reopened. Nothing is read again: nobody else may have written to the COW file since
+/// the store was loaded. What the loader did not look at is cleared by the first commit. `-EBUSY` if
+/// a store is to take no more writes while exceptions are in flight or not committed, or a plan or a
+/// job is under way.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dmsnap_store_set_writable(
+    store: Option<NonNull<dmsnap_store>>,
+    writable: bool,
+) -> c_int {
+    guard(|| {
+        // SAFETY: the contract with C.
+        let (store, _) = unsafe { exclusive(store) }?;
+        store.set_writable(writable)
+    })
+}
+
 /// Facts about a store. Set `struct_size` before the call.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
@@ -88,12 +105,11 @@ pub struct dmsnap_store_facts {
     pub state: dmsnap_state,
     /// The header's word on validity: 0 if the snapshot was invalidated.
     pub valid: u32,
-    /// Whether the store was loaded for writing.
+    /// Whether the store takes writes.
     pub writable: bool,
     /// Whether it is a bare store, without an image descriptor.
     pub bare: bool,
-    /// Whether an interrupted operation should be finished by `dmsnap_store_prepare_repair` before
-    /// the first write.
+    /// Whether an interrupted operation waits to be finished by `dmsnap_store_prepare_repair`.
     pub wants_repair: bool,
 }
 
