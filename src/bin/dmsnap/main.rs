@@ -10,6 +10,7 @@ mod check;
 mod compare;
 mod convert;
 mod create;
+mod device;
 mod dump;
 mod failure;
 mod gate;

@@ -1,7 +1,5 @@
 //! `dmsnap table`
 
-use std::fs;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use dmsnap::format::Geometry;
@@ -10,6 +8,7 @@ use dmsnap::units::SECTOR_SIZE;
 use dmsnap::{CheckOptions, Format, Image, ImageInfo, Repair};
 
 use crate::args::{LayerFormat, OriginArgs};
+use crate::device::{self, BELOW};
 use crate::dump::next_free;
 use crate::failure::{About, Failure, Result};
 use crate::output;
@@ -57,7 +56,7 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
         )));
     }
     if let Some(name) = &args.name {
-        check_name(name)?;
+        device::check_name(name)?;
     }
     // What cannot be opened is told by the library, better than by a list of findings.
     let (mut info, warnings) = look_at(args)?;
@@ -66,78 +65,16 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
         (info, _) = look_at(args)?;
     }
     let table = Table::new(args, &info)?;
-    check_blocks(args, &info)?;
+    let devices: Vec<&str> = args
+        .origin_dev
+        .iter()
+        .chain([&args.cow_dev])
+        .map(String::as_str)
+        .collect();
+    device::check_blocks(path, info.chunk_size.bytes(), &devices)?;
     fit_length(args, &info)?;
     table.print()?;
     Ok(0)
-}
-
-/// The longest name that device-mapper takes; the device below needs room for its suffix.
-const MAX_NAME: usize = 127 - BELOW.len();
-
-const BELOW: &str = "-origin";
-
-/// What dmsetup would refuse, or write in another way.
-fn check_name(name: &str) -> Result<()> {
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_.+:=@#".contains(c);
-    if name.is_empty() || name.len() > MAX_NAME || !name.chars().all(is_plain) {
-        return Err(Failure::new(format!(
-            "--name '{name}': wanted 1 to {MAX_NAME} letters, digits and -_.+:=@#"
-        )));
-    }
-    Ok(())
-}
-
-/// The smallest chunk that suits every device.
-const ANY_BLOCK: u64 = 4096;
-
-/// A kernel refuses chunks that are no multiple of the logical block of both devices. Those that exist already are asked.
-fn check_blocks(args: &Args, info: &ImageInfo) -> Result<()> {
-    let chunk = info.chunk_size.bytes();
-    if chunk >= ANY_BLOCK {
-        return Ok(());
-    }
-    let mut unknown = Vec::new();
-    for device in args.origin_dev.iter().chain([&args.cow_dev]) {
-        match logical_block(Path::new(device)) {
-            Some(block) if chunk < block => {
-                return Err(Failure::at(
-                    &args.file,
-                    format!(
-                        "its chunks of {chunk} bytes are smaller than the logical blocks of {device}, {block} bytes: no kernel takes that"
-                    ),
-                ));
-            }
-            Some(_) => {}
-            None => unknown.push(device.as_str()),
-        }
-    }
-    if !unknown.is_empty() {
-        output::warn(format_args!(
-            "{}: chunks of {chunk} bytes; a kernel refuses them if the logical blocks of {} are larger",
-            args.file.display(),
-            unknown.join(" or ")
-        ));
-    }
-    Ok(())
-}
-
-/// The logical block size of a device, as sysfs has it; of a partition it is its disk's.
-fn logical_block(device: &Path) -> Option<u64> {
-    let metadata = fs::metadata(device).ok()?;
-    if !metadata.file_type().is_block_device() {
-        return None;
-    }
-    let number = metadata.rdev();
-    // As glibc splits it.
-    let major = (number >> 8 & 0xfff) | (number >> 32 & !0xfff);
-    let minor = (number & 0xff) | (number >> 12 & !0xff);
-    let directory = PathBuf::from(format!("/sys/dev/block/{major}:{minor}"));
-    let queues = [directory.join("queue"), directory.join("../queue")];
-    let mut texts = queues
-        .iter()
-        .filter_map(|queue| fs::read_to_string(queue.join("logical_block_size")).ok());
-    texts.next()?.trim().parse().ok()
 }
 
 /// Facts about the chain, and what looked wrong without harm.
