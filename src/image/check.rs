@@ -149,7 +149,7 @@ fn check_and_repair(hold: &Hold, options: &CheckOptions) -> Result<CheckOutcome>
         repair_records(hold, options)?;
     }
     let report = read_report(storage, options)?;
-    give_back(storage, &find_leaks(storage, &report)?)?;
+    give_back(storage, &report, &find_leaks(storage, &report)?)?;
     let report = read_report(storage, options)?;
     let left = find_leaks(storage, &report)?;
     outcome.remaining_leaks = left.chunks;
@@ -190,7 +190,10 @@ const BLOCK: u64 = 4096;
 /// Space that nothing refers to.
 #[derive(Debug, Default)]
 struct Leaks {
+    /// Allocated parts of the report's holes, as long as they are. Metadata areas may be among them.
     ranges: Vec<ByteRange>,
+    /// The chunk that was counted last.
+    counted: Option<u64>,
     chunks: u64,
     bytes: u64,
 }
@@ -221,30 +224,35 @@ fn find_leaks(storage: &SharedStorage, report: &CheckReport) -> Result<Leaks> {
 
 impl Leaks {
     fn add(&mut self, report: &CheckReport, range: ByteRange) {
-        for part in report.data_in(range) {
-            // Where chunks are smaller than a file system's blocks, only whole blocks can be given back.
-            let start = part.start.next_multiple_of(BLOCK);
-            let end = part.end() / BLOCK * BLOCK;
-            if start >= end {
-                continue;
-            }
-            let chunk = report.chunk_size;
-            let first = chunk.index_of(start);
+        let chunk = report.chunk_size;
+        let before = self.bytes;
+        for part in whole_blocks(report, range) {
+            let (first, last) = (chunk.index_of(part.start), chunk.index_of(part.end() - 1));
             // Two extents may share a chunk.
-            let last_counted = self
-                .ranges
-                .last()
-                .map(|before| chunk.index_of(before.end() - 1));
-            self.chunks += chunk.index_of(end - 1) - first + u64::from(last_counted != Some(first));
-            self.bytes += end - start;
-            self.ranges.push(ByteRange::new(start, end - start));
+            self.chunks += last - first + u64::from(self.counted != Some(first));
+            self.counted = Some(last);
+            self.bytes += part.len;
+        }
+        if self.bytes > before {
+            self.ranges.push(range);
         }
     }
 }
 
-fn give_back(storage: &SharedStorage, leaks: &Leaks) -> Result<()> {
+/// What of a range can be given back: where chunks are smaller than a file system's blocks, only whole blocks.
+fn whole_blocks(report: &CheckReport, range: ByteRange) -> impl Iterator<Item = ByteRange> {
+    report.data_in(range).filter_map(|part| {
+        let start = part.start.next_multiple_of(BLOCK);
+        let end = part.end() / BLOCK * BLOCK;
+        (start < end).then(|| ByteRange::new(start, end - start))
+    })
+}
+
+fn give_back(storage: &SharedStorage, report: &CheckReport, leaks: &Leaks) -> Result<()> {
     for range in &leaks.ranges {
-        storage.discard(*range)?;
+        for part in whole_blocks(report, *range) {
+            storage.discard(part)?;
+        }
     }
     if leaks.ranges.is_empty() {
         Ok(())

@@ -18,6 +18,7 @@ mod invalidate_job;
 mod job;
 mod load;
 mod log;
+mod lookup;
 mod merge_job;
 mod pins;
 mod plan;
