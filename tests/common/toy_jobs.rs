@@ -223,6 +223,8 @@ impl Host {
         if self.needs_merge() {
             return;
         }
+        // What will show through is durable first; a merge that was stopped may have copied there.
+        self.origin.flush();
         self.store.make_empty().unwrap();
         let held = !self.held.is_empty();
         loop {
