@@ -229,6 +229,7 @@ static void no_store(void)
     FAIL(dmsnap_store_set_writable(NULL, true), EINVAL, INVALID_ARGUMENT, "store is NULL");
     FAIL(dmsnap_store_set_cow_size(NULL, 0), EINVAL, INVALID_ARGUMENT, "store is NULL");
     CHECK(!dmsnap_store_should_commit(NULL));
+    CHECK(!dmsnap_store_is_cancelling(NULL));
     CHECK(dmsnap_store_pin(NULL) == 0);
     CHECK(!dmsnap_store_unpin(NULL, 0));
     CHECK(plan == NULL && descriptor == NULL);
@@ -340,7 +341,16 @@ static void wrong_plans(struct host *host)
     CHECK(answer == DMSNAP_ANSWER_WAIT && second == NULL);
     FAIL(dmsnap_store_cancel(host->store), EBUSY, BUSY, "outstanding");
     FAIL(dmsnap_store_finish_plan(host->store, plan, -EDQUOT), EDQUOT, NO_SPACE, "");
+    /* Nobody knows whether the header was written: that has to be settled first. */
     OK(dmsnap_store_cancel(host->store));
+    CHECK(dmsnap_store_is_cancelling(host->store));
+    FAIL(dmsnap_store_prepare_repair(host->store), EBUSY, BUSY, "commit");
+    OK(dmsnap_store_commit_exceptions(host->store, &answer, &plan));
+    CHECK(answer == DMSNAP_ANSWER_PLAN);
+    OK(dmsnap_plan_purpose(plan, &purpose));
+    CHECK(purpose == DMSNAP_PURPOSE_INVALIDATE);
+    OK(dmsnap_store_finish_plan(host->store, plan, 0));
+    CHECK(!dmsnap_store_is_cancelling(host->store));
 }
 
 int main(void)

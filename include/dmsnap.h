@@ -833,8 +833,9 @@ typedef struct dmsnap_store dmsnap_store;
  * that another call needs, with one exception: where `request_alignment` is above 1, writers of
  * the same blocks wait for each other. So while `pwritev` runs, or `preadv` for the rest of a
  * block that is written in part, or `write_zeroes`, or `discard`, others who change those blocks
- * wait, and while `set_size` runs all who change the storage do. Reads and flushes never wait. A
- * callback must not wait for another change to its own storage. Callbacks must not use the image that they are called for: that gives `-EDEADLK`. They
+ * wait, and while `set_size` runs or waits all who change the storage do: who comes first is served
+ * first. Reads and flushes never wait. A callback must not wait for another change to its own
+ * storage. Callbacks must not use the image that they are called for: that gives `-EDEADLK`. They
  * must return, neither throwing nor jumping. What they are given is theirs for the duration of the
  * call. They return 0, or a number of bytes, or a negative errno. `-EINTR` has them called again.
  */
@@ -858,7 +859,9 @@ typedef struct dmsnap_storage_ops {
    */
   int64_t (*pwritev)(void *opaque, const struct iovec *iov, int iovcnt, uint64_t offset);
   /**
-   * Makes durable what was written before. Required.
+   * Makes durable what was written before. Required. `-ENOSPC` and `-EDQUOT` promise that nothing
+   * of it is lost, so that flushing again helps once there is space; `fdatasync` promises no such
+   * thing. A host that cannot promise it returns `-EIO`.
    */
   int (*flush)(void *opaque);
   /**
@@ -2377,6 +2380,9 @@ int dmsnap_store_abort_exception(struct dmsnap_store *store, uint64_t id);
  * - `CLEAN`: just flush the COW file. Tell `dmsnap_store_fail` if that fails.
  * - `WAIT`: a plan is outstanding. One commit is outstanding at a time.
  *
+ * The plan may be one that a job needs which was cancelled: see `dmsnap_store_is_cancelling`. Then
+ * a commit follows when the host asks again.
+ *
  * `plan` is NULL unless the answer is `PLAN`.
  */
 int dmsnap_store_commit_exceptions(struct dmsnap_store *store,
@@ -2388,18 +2394,23 @@ int dmsnap_store_commit_exceptions(struct dmsnap_store *store,
  * failed, which is passed on. The plan is gone after the call, whatever it returns.
  *
  * `-ENOSPC` and `-EDQUOT` leave everything as it was: the store gives the same work out again when
- * it is asked. Any other failure of a plan that writes metadata or flushes, the COW file or the
+ * it is asked. They are for writes. A flush that failed for want of space has lost what it was to
+ * make durable, on Linux as elsewhere: report it as `-EIO`, unless what is below your flush
+ * promises otherwise. Any other failure of a plan that writes metadata or flushes, the COW file or the
  * origin, ends writing until the store is loaded again: `DMSNAP_STATE_FAILED`. A merge has its
  * flush of the origin in a plan of its own, and its records are cleared after that only. Where
  * its copies or reads fail, the state is `DMSNAP_STATE_MERGE_FAILED`: the pair of store and origin
  * is whole, first writes go on to the origin, and the merge can be begun again.
  */
-int dmsnap_store_finish_plan(struct dmsnap_store *store, struct dmsnap_plan *plan, int result);
+int dmsnap_store_finish_plan(struct dmsnap_store *store,
+                             struct dmsnap_plan *plan,
+                             int result);
 
 /**
  * Tells that a flush of the COW file, which the host did by itself, failed with this negative
- * errno. Except for missing space nothing can be taken for durable then: the store takes no more
- * writes until it is loaded again.
+ * errno. Nothing can be taken for durable then: the store takes no more writes until it is loaded
+ * again. `-ENOSPC` and `-EDQUOT` do not count: they say that nothing is lost, as in
+ * `dmsnap_store_finish_plan`.
  */
 int dmsnap_store_fail(struct dmsnap_store *store, int result);
 
@@ -2469,11 +2480,23 @@ int dmsnap_store_next_plan(struct dmsnap_store *store,
  * one is outstanding. A resize that is cancelled has the size that is on disk, the old one or the
  * new one: ask for the facts.
  *
+ * Where a plan found no space half-way through a change of the metadata, the job is not over at
+ * once: see `dmsnap_store_is_cancelling`.
+ *
  * A merge that is cancelled is not over yet: writes that were sent to the origin may be under way.
  * Call `dmsnap_store_next_plan` until it says `DONE`, and flush the origin, before you let go of
  * it or make it read-only.
  */
 int dmsnap_store_cancel(struct dmsnap_store *store);
+
+/**
+ * Whether a job was cancelled of which a plan found no space half-way, so that what is on disk is
+ * not known until another plan has succeeded. `dmsnap_store_commit_exceptions` gives that out, and
+ * so does `dmsnap_store_prepare_exception` where it needs it. Until then other jobs are `-EBUSY`,
+ * and writes to what the job was about get `WAIT`: commit then instead of waiting. `false` for
+ * NULL.
+ */
+bool dmsnap_store_is_cancelling(const struct dmsnap_store *store);
 
 /**
  * How far the job is; zeros if there is none.

@@ -241,11 +241,7 @@ impl Bench {
                     &format!("{op:?} failed: {error}"),
                 );
                 self.disk = found;
-                let is_job = !matches!(
-                    op,
-                    Op::Write { .. } | Op::Zero { .. } | Op::Discard { .. } | Op::Flush
-                );
-                if !is_job && trouble.is_some_and(|trouble| trouble.errno == ENOSPC) {
+                if trouble.is_some_and(|trouble| trouble.errno == ENOSPC) {
                     let state = self.image().info().unwrap().state;
                     assert!(
                         state != State::Failed,
@@ -387,5 +383,49 @@ fn test_a_commit_that_fails_fails_only_a_write_of_which_nothing_is_there() {
     assert_same(&found, &[[7; 512], [0; 512]].concat(), "done, and not done");
     faulty.disarm();
     image.write(&[8; 512], PENDING * 512).unwrap();
+    image.close().unwrap();
+}
+
+/// A shrink whose descriptor finds no space changes no size, neither at once nor later.
+#[test]
+fn test_a_shrink_without_space_keeps_the_size() {
+    let (cow, origin) = (memory(), memory());
+    create(&cow, 4096, 16 * 4096);
+    let faulty = Arc::new(FaultStorage::new(cow.clone()));
+    let image = open(&(faulty.clone() as SharedStorage), &origin);
+    image.write(&pattern(1, 3 * 4096), 5 * 4096).unwrap();
+    image.flush().unwrap();
+    let before = contents(&image);
+    for kinds in [CallKinds::WRITE, CallKinds::FLUSH] {
+        faulty.arm(Fault::on(kinds).errno(ENOSPC));
+        let error = image.resize(4096, true).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NoSpace, "{error}");
+        assert_same(&contents(&image), &before, "refused");
+        image.flush().unwrap();
+        assert_same(&contents(&image), &before, "flushed");
+    }
+    image.close().unwrap();
+    assert_same(&contents(&open(&cow, &origin)), &before, "opened again");
+}
+
+/// An origin whose flush failed when a merge was to begin is not merged into; the layer above it works on.
+#[test]
+fn test_an_origin_that_takes_no_writes_does_not_stop_its_layer() {
+    let (cow, base) = (memory(), memory());
+    create(&cow, 4096, 16 * 4096);
+    let origin = Arc::new(FaultStorage::new(base));
+    let image = open(&cow, &(origin.clone() as SharedStorage));
+    image.write(&[1; 10], 0).unwrap();
+    // It is made as long as the layer and flushed.
+    origin.arm(Fault::on(CallKinds::FLUSH).errno(EIO));
+    let error = image.merge(&mut |_| true).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Io, "{error}");
+    for _ in 0..2 {
+        let error = image.start_merge().map(drop).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::PreviousIo, "{error}");
+        image.write(&[2; 10], 4096).unwrap();
+        image.flush().unwrap();
+    }
+    image.resize(8 * 4096, true).unwrap();
     image.close().unwrap();
 }

@@ -5,8 +5,10 @@
 mod common;
 
 use common::raw_store::{RawStore, descriptor};
-use dmsnap::store::{CheckReader, FindingKind, Loader, Progress, Severity, Step};
-use dmsnap::{ByteRange, ErrorKind};
+use dmsnap::store::{
+    CheckReader, FindingKind, LoadOptions, Loader, OverflowMode, Progress, Severity, Step,
+};
+use dmsnap::{ByteRange, ErrorKind, OriginChunk};
 
 const FAR: u64 = 1 << 60;
 
@@ -168,4 +170,63 @@ fn test_parts_of_a_huge_hole_are_told_one_by_one() {
     let stride = 33 * 512;
     let expected = [0, 1].map(|area| ByteRange::new(1024 + area * stride, 32 * 512));
     assert_eq!(parts, expected);
+}
+
+/// Chunk numbers have 48 bits here. What a huge sparse file holds behind that must not come out as another chunk, the header's for one.
+#[test]
+fn test_chunks_past_the_last_number_are_neither_read_nor_handed_out() {
+    const LAST: u64 = (1 << 48) - 1;
+    let huge = |raw: &RawStore, overflow| LoadOptions {
+        cow_size: (1 << 57) + 4096,
+        overflow,
+        ..raw.options(true)
+    };
+    for past in [LAST + 1, LAST + 2] {
+        let raw = RawStore::new(512, 40, None).with_records(&[(5, LAST), (9, past)]);
+        let error = raw.load(huge(&raw, OverflowMode::NoSpace)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+        assert_eq!(error.offset(), Some(512 + 16), "{error}");
+    }
+    let raw = RawStore::new(512, 40, None).with_records(&[(5, LAST)]);
+    let mut store = raw.load(huge(&raw, OverflowMode::Persistent)).unwrap();
+    let error = store.prepare_exception(OriginChunk(0), 1).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Overflow, "{error}");
+}
+
+/// Nobody finds a record among millions by its chunk.
+#[test]
+fn test_contradictions_are_told_with_their_place() {
+    let records: Vec<(u64, u64)> = (0..300).map(|old| (old, old + 2)).collect();
+    type Case<'a> = (&'a [(u64, u64)], FindingKind, u64);
+    let cases: [Case<'_>; 4] = [
+        (&[(300, 303), (7, 304)], FindingKind::DuplicateOldChunk, 301),
+        (&[(300, 9)], FindingKind::SharedNewChunk, 300),
+        (
+            &[(FAR, 303), (FAR, 304)],
+            FindingKind::DuplicateOldChunk,
+            301,
+        ),
+        (&[(300, 303), (7, 9)], FindingKind::RepeatedRecord, 301),
+    ];
+    for (more, kind, slot) in cases {
+        // Where area 1 lies, in chunk 258, no data can be.
+        let legal = records.iter().map(|&(old, new)| match new {
+            258.. => (old, new + 1),
+            _ => (old, new),
+        });
+        let all: Vec<(u64, u64)> = legal.chain(more.iter().copied()).collect();
+        let raw = RawStore::new(4096, 320, None).with_records(&all);
+        let place = Some(raw.slot(slot));
+        let report = raw.check();
+        let found = report.findings.iter().find(|found| found.kind == kind);
+        assert_eq!(found.map(|found| found.offset), Some(place), "{more:?}");
+        match raw.load(raw.options(true)) {
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::Corrupt);
+                assert_eq!(error.offset(), place, "{error}");
+                assert!(error.to_string().contains("one is expected"), "{error}");
+            }
+            Ok(_) => assert_eq!(kind, FindingKind::RepeatedRecord, "{more:?}"),
+        }
+    }
 }

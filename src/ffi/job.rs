@@ -5,13 +5,13 @@ use std::mem::{MaybeUninit, offset_of};
 use std::ptr::NonNull;
 
 use super::descriptor::dmsnap_descriptor;
-use super::guard::guard;
+use super::guard::{guard, guard_or};
 use super::handle::{Growing, Output, need};
 use super::plan::dmsnap_plan;
 use super::store::{dmsnap_store, exclusive, shared};
 use super::values::dmsnap_answer;
 use crate::error::{Error, Result};
-use crate::store::{Commit, Progress};
+use crate::store::{Commit, Progress, Store};
 
 /// What a host reports as 0 or a negative errno. Numbers that count bytes are a success.
 fn outcome(number: c_int) -> Result<()> {
@@ -33,6 +33,9 @@ fn outcome(number: c_int) -> Result<()> {
 ///   if what was completed meanwhile matters.
 /// - `CLEAN`: just flush the COW file. Tell `dmsnap_store_fail` if that fails.
 /// - `WAIT`: a plan is outstanding. One commit is outstanding at a time.
+///
+/// The plan may be one that a job needs which was cancelled: see `dmsnap_store_is_cancelling`. Then
+/// a commit follows when the host asks again.
 ///
 /// `plan` is NULL unless the answer is `PLAN`.
 #[unsafe(no_mangle)]
@@ -60,7 +63,9 @@ pub unsafe extern "C" fn dmsnap_store_commit_exceptions(
 /// failed, which is passed on. The plan is gone after the call, whatever it returns.
 ///
 /// `-ENOSPC` and `-EDQUOT` leave everything as it was: the store gives the same work out again when
-/// it is asked. Any other failure of a plan that writes metadata or flushes, the COW file or the
+/// it is asked. They are for writes. A flush that failed for want of space has lost what it was to
+/// make durable, on Linux as elsewhere: report it as `-EIO`, unless what is below your flush
+/// promises otherwise. Any other failure of a plan that writes metadata or flushes, the COW file or the
 /// origin, ends writing until the store is loaded again: `DMSNAP_STATE_FAILED`. A merge has its
 /// flush of the origin in a plan of its own, and its records are cleared after that only. Where
 /// its copies or reads fail, the state is `DMSNAP_STATE_MERGE_FAILED`: the pair of store and origin
@@ -79,8 +84,9 @@ pub unsafe extern "C" fn dmsnap_store_finish_plan(
 }
 
 /// Tells that a flush of the COW file, which the host did by itself, failed with this negative
-/// errno. Except for missing space nothing can be taken for durable then: the store takes no more
-/// writes until it is loaded again.
+/// errno. Nothing can be taken for durable then: the store takes no more writes until it is loaded
+/// again. `-ENOSPC` and `-EDQUOT` do not count: they say that nothing is lost, as in
+/// `dmsnap_store_finish_plan`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dmsnap_store_fail(
     store: Option<NonNull<dmsnap_store>>,
@@ -217,6 +223,9 @@ pub unsafe extern "C" fn dmsnap_store_next_plan(
 /// one is outstanding. A resize that is cancelled has the size that is on disk, the old one or the
 /// new one: ask for the facts.
 ///
+/// Where a plan found no space half-way through a change of the metadata, the job is not over at
+/// once: see `dmsnap_store_is_cancelling`.
+///
 /// A merge that is cancelled is not over yet: writes that were sent to the origin may be under way.
 /// Call `dmsnap_store_next_plan` until it says `DONE`, and flush the origin, before you let go of
 /// it or make it read-only.
@@ -227,6 +236,16 @@ pub unsafe extern "C" fn dmsnap_store_cancel(store: Option<NonNull<dmsnap_store>
         let (store, _) = unsafe { exclusive(store) }?;
         store.cancel()
     })
+}
+
+/// Whether a job was cancelled of which a plan found no space half-way, so that what is on disk is
+/// not known until another plan has succeeded. `dmsnap_store_commit_exceptions` gives that out, and
+/// so does `dmsnap_store_prepare_exception` where it needs it. Until then other jobs are `-EBUSY`,
+/// and writes to what the job was about get `WAIT`: commit then instead of waiting. `false` for
+/// NULL.
+#[unsafe(no_mangle)]
+pub extern "C" fn dmsnap_store_is_cancelling(store: Option<&dmsnap_store>) -> bool {
+    guard_or(false, || shared(store).is_ok_and(Store::is_cancelling))
 }
 
 /// How far a job or a merge is. Set `struct_size` before the call.

@@ -18,8 +18,9 @@ use crate::units::ByteRange;
 /// that another call needs, with one exception: where `request_alignment` is above 1, writers of
 /// the same blocks wait for each other. So while `pwritev` runs, or `preadv` for the rest of a
 /// block that is written in part, or `write_zeroes`, or `discard`, others who change those blocks
-/// wait, and while `set_size` runs all who change the storage do. Reads and flushes never wait. A
-/// callback must not wait for another change to its own storage. Callbacks must not use the image that they are called for: that gives `-EDEADLK`. They
+/// wait, and while `set_size` runs or waits all who change the storage do: who comes first is served
+/// first. Reads and flushes never wait. A callback must not wait for another change to its own
+/// storage. Callbacks must not use the image that they are called for: that gives `-EDEADLK`. They
 /// must return, neither throwing nor jumping. What they are given is theirs for the duration of the
 /// call. They return 0, or a number of bytes, or a negative errno. `-EINTR` has them called again.
 #[derive(Clone, Copy, Debug)]
@@ -49,7 +50,9 @@ pub struct dmsnap_storage_ops {
             offset: u64,
         ) -> i64,
     >,
-    /// Makes durable what was written before. Required.
+    /// Makes durable what was written before. Required. `-ENOSPC` and `-EDQUOT` promise that nothing
+    /// of it is lost, so that flushing again helps once there is space; `fdatasync` promises no such
+    /// thing. A host that cannot promise it returns `-EIO`.
     pub flush: Option<unsafe extern "C" fn(opaque: *mut c_void) -> c_int>,
     /// Tells the size in bytes. Required.
     pub size: Option<unsafe extern "C" fn(opaque: *mut c_void, size: *mut u64) -> c_int>,

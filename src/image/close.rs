@@ -33,8 +33,7 @@ impl Image {
     /// # Errors
     /// As [`Image::flush`]. [`ErrorKind::Busy`](crate::ErrorKind::Busy) while a merge or the like is under way.
     pub fn drop_snapshot(&self) -> Result<()> {
-        self.inner.check_writable()?;
-        let _job = self.inner.begin_job()?;
+        let _job = self.inner.begin_writing_job()?;
         let _closed = self.inner.gate.close();
         self.top().run_job(|store| store.drop_snapshot())
     }

@@ -91,7 +91,8 @@ impl Layer {
 
     fn check_inside(&self, range: ByteRange) -> Result<()> {
         if !range.is_empty() {
-            self.store()?.map_write(range)?;
+            let mapped = self.store()?.map_write(range);
+            mapped.map_err(|error| self.named(error))?;
         }
         Ok(())
     }

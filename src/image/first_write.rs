@@ -64,7 +64,7 @@ impl InFlight<'_> {
         };
         let result = self.layer.store_mut()?.complete_exception(id);
         self.layer.changed.notify();
-        result
+        result.map_err(|error| self.layer.named(error))
     }
 }
 
@@ -123,7 +123,7 @@ impl Layer {
             match prepared {
                 Ok(Prepared::Exception(new)) => return Ok(Some(new)),
                 Ok(Prepared::Reserve(plan)) => self.run(plan)?,
-                Ok(Prepared::Wait) => self.changed.wait(seen),
+                Ok(Prepared::Wait) => self.wait(seen)?,
                 Ok(Prepared::Retry) => return Ok(None),
                 Err(error) if error.kind() == ErrorKind::NoSpace && !retried => {
                     retried = true;

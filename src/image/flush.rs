@@ -6,7 +6,7 @@ use std::sync::{Condvar, Mutex, PoisonError};
 use super::layer::Layer;
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::Storage;
-use crate::store::Commit;
+use crate::store::{Commit, Purpose};
 
 /// Rounds of flushing. A caller is served by any round that began after it called; callers who come while a round runs share the next.
 #[derive(Debug, Default)]
@@ -103,11 +103,12 @@ impl Layer {
         let mut plans = 0;
         while plans < 2 {
             let seen = self.changed.generation();
-            let commit = self.store_mut()?.commit_exceptions()?;
-            match commit {
+            let commit = self.store_mut()?.commit_exceptions();
+            match commit.map_err(|error| self.named(error))? {
                 Commit::Plan(plan) => {
+                    // What a cancelled job has to finish first does not count.
+                    plans += u32::from(plan.purpose() == Purpose::Commit);
                     self.run(plan)?;
-                    plans += 1;
                 }
                 Commit::Wait => self.changed.wait(seen),
                 Commit::Clean if plans > 0 => break,

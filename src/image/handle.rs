@@ -4,7 +4,7 @@ use std::io::{IoSlice, IoSliceMut};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use super::gate::Gate;
+use super::gate::{Gate, Passage};
 use super::layer::Layer;
 use super::open::MAX_DEPTH;
 use crate::error::{Error, ErrorKind, Result};
@@ -113,6 +113,14 @@ impl Inner {
         Err(error.with_path(self.tops.top().cow.name()))
     }
 
+    /// Passes the gate, behind which nobody takes the right to write away.
+    #[inline]
+    fn enter(&self) -> Result<Passage<'_>> {
+        let inside = self.gate.enter();
+        self.check_writable()?;
+        Ok(inside)
+    }
+
     /// Begins a job, unless another is under way.
     pub(super) fn begin_job(self: &Arc<Inner>) -> Result<JobSlot> {
         if self.job.swap(true, Ordering::AcqRel) {
@@ -123,10 +131,16 @@ impl Inner {
         Ok(JobSlot(Arc::clone(self)))
     }
 
+    /// Begins a job that writes. While it is under way nobody takes the right to write away.
+    pub(super) fn begin_writing_job(self: &Arc<Inner>) -> Result<JobSlot> {
+        let job = self.begin_job()?;
+        self.check_writable()?;
+        Ok(job)
+    }
+
     /// Begins a job that needs the layer to itself: after a merge that failed, writes still go to the origin.
     pub(super) fn begin_change(self: &Arc<Inner>) -> Result<JobSlot> {
-        self.check_writable()?;
-        let job = self.begin_job()?;
+        let job = self.begin_writing_job()?;
         let top = self.tops.top();
         if top.store()?.state() != State::MergeFailed {
             return Ok(job);
@@ -255,21 +269,29 @@ impl Image {
     /// # Errors
     /// As [`Image::write`].
     pub fn write_vectored(&self, bufs: &[IoSlice<'_>], offset: u64) -> Result<()> {
-        self.inner.check_writable()?;
-        let _inside = self.inner.gate.enter();
+        let _inside = self.inner.enter()?;
         self.top().write(bufs, offset)
     }
 
     /// Returns once everything that was written before the call is durable.
     ///
     /// # Errors
-    /// [`ErrorKind::NoSpace`]: nothing is lost, try again after space was added. Any other failure stops the handle from writing: what was
-    /// written since the last good flush may be lost, and [`ErrorKind::PreviousIo`] is all it says from then on.
+    /// [`ErrorKind::NoSpace`] if there is no room for metadata: nothing is lost, try again after space was added. Any other failure stops
+    /// the handle from writing, and that a file could not write back what it had buffered is one, for want of space too: what was written
+    /// since the last good flush may be lost, and [`ErrorKind::PreviousIo`] is all it says from then on.
     pub fn flush(&self) -> Result<()> {
         if !self.is_writable() {
             return Ok(());
         }
-        self.top().flush()
+        let top = self.top();
+        top.flush()?;
+        // A merge that could not flush at its end has left that to this flush; one that is under way does it itself.
+        if top.origin_written.load(Ordering::Acquire)
+            && let Ok(job) = self.inner.begin_job()
+        {
+            top.leave_origin(job.inner())?;
+        }
+        Ok(())
     }
 
     /// Gives back the range's space: chunks that lie wholly in it and were written become zeros, all else stays as it is.
@@ -277,8 +299,7 @@ impl Image {
     /// # Errors
     /// As [`Image::write`].
     pub fn discard(&self, range: ByteRange) -> Result<()> {
-        self.inner.check_writable()?;
-        let _inside = self.inner.gate.enter();
+        let _inside = self.inner.enter()?;
         self.top().discard(range)
     }
 
@@ -287,8 +308,7 @@ impl Image {
     /// # Errors
     /// As [`Image::write`].
     pub fn write_zeroes(&self, range: ByteRange, unmap: bool) -> Result<()> {
-        self.inner.check_writable()?;
-        let _inside = self.inner.gate.enter();
+        let _inside = self.inner.enter()?;
         self.top().write_zeroes(range, unmap)
     }
 }

@@ -122,6 +122,29 @@ impl Layer {
         }
     }
 
+    /// Names the layer's file in an error of the store, which does not know it.
+    pub(crate) fn named(&self, error: Error) -> Error {
+        error.with_path(self.cow.name())
+    }
+
+    /// Refuses a layer that a failure has stopped.
+    pub(crate) fn check_state(&self) -> Result<()> {
+        let store = self.store()?;
+        if store.is_writable() {
+            store.check_writable().map_err(|error| self.named(error))?;
+        }
+        Ok(())
+    }
+
+    /// Waits for something to happen after `seen`. A plan that ran out of space may be all there is to wait for: then it is tried again.
+    pub(crate) fn wait(&self, seen: u64) -> Result<()> {
+        if self.facts().is_cancelling() {
+            return self.flush();
+        }
+        self.changed.wait(seen);
+        Ok(())
+    }
+
     /// Runs a plan and gives it back.
     pub(crate) fn run(&self, mut plan: Plan) -> Result<()> {
         let outcome = run::run(&mut plan, &self.cow, &self.origin);
@@ -129,12 +152,15 @@ impl Layer {
             .store_mut()
             .and_then(|mut store| store.finish_plan(plan, outcome));
         self.changed.notify();
-        result
+        result.map_err(|error| self.named(error))
     }
 
     /// Runs a job of the store from its beginning to its end.
     pub(crate) fn run_job(&self, begin: impl FnOnce(&mut Store) -> Result<()>) -> Result<()> {
-        begin(&mut *self.store_mut()?)?;
+        if self.facts().is_cancelling() {
+            self.flush()?;
+        }
+        begin(&mut *self.store_mut()?).map_err(|error| self.named(error))?;
         let result = loop {
             match self.job_step() {
                 Ok(true) => {}
@@ -153,7 +179,8 @@ impl Layer {
     pub(crate) fn job_step(&self) -> Result<bool> {
         loop {
             let seen = self.changed.generation();
-            let progress = self.store_mut()?.next_plan()?;
+            let progress = self.store_mut()?.next_plan();
+            let progress = progress.map_err(|error| self.named(error))?;
             match progress {
                 Progress::Plan(plan) => return self.run(plan).map(|()| true),
                 Progress::Wait => self.changed.wait(seen),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::Image;
-use super::handle::JobSlot;
+use super::handle::{Inner, JobSlot};
 use super::layer::Layer;
 use super::node::Node;
 use crate::error::{Error, ErrorKind, Result};
@@ -59,8 +59,7 @@ impl Image {
     /// # Errors
     /// As [`Image::merge`].
     pub fn start_merge(&self) -> Result<Merge> {
-        self.inner.check_writable()?;
-        let job = self.inner.begin_job()?;
+        let job = self.inner.begin_writing_job()?;
         let layer = Arc::clone(self.top());
         layer.flush()?;
         layer.upgrade_origin()?;
@@ -88,15 +87,16 @@ impl Merge {
         loop {
             let done_before = self.layer.facts().progress().0;
             let seen = self.layer.changed.generation();
-            let progress = self.layer.store_mut()?.next_plan()?;
+            let progress = self.layer.store_mut()?.next_plan();
+            let progress = progress.map_err(|error| self.layer.named(error))?;
             match progress {
                 Progress::Plan(plan) => self.run(plan)?,
                 Progress::Wait => self.layer.changed.wait(seen),
                 Progress::Done => {
                     self.layer.changed.notify();
-                    self.finished = true;
                     self.layer.reclaim();
                     self.end()?;
+                    self.finished = true;
                     return Ok(false);
                 }
             }
@@ -150,14 +150,7 @@ impl Merge {
     fn end(&mut self) -> Result<()> {
         // Cancelled first: writers inside the gate may be waiting for a batch that comes to nothing.
         self.layer.cancel_job();
-        let _closed = self.job.inner().gate.close();
-        let state = self.layer.store()?.state();
-        if matches!(state, State::Merging | State::MergeFailed) {
-            return Ok(());
-        }
-        self.layer.flush()?;
-        self.layer.origin_written.store(false, Ordering::Release);
-        self.layer.lock_origin(LockMode::Reader)
+        self.layer.leave_origin(self.job.inner())
     }
 }
 
@@ -171,6 +164,19 @@ impl Drop for Merge {
 }
 
 impl Layer {
+    /// Makes durable what merges wrote to the origin and locks that as an origin again, unless first writes still go there. To be called by
+    /// whoever has the right to run a job.
+    pub(crate) fn leave_origin(&self, inner: &Inner) -> Result<()> {
+        let _closed = inner.gate.close();
+        let state = self.store()?.state();
+        if matches!(state, State::Merging | State::MergeFailed) {
+            return Ok(());
+        }
+        self.flush()?;
+        self.origin_written.store(false, Ordering::Release);
+        self.lock_origin(LockMode::Reader)
+    }
+
     /// Makes the origin writable, finishes what was interrupted there, and makes it long enough.
     fn upgrade_origin(&self) -> Result<()> {
         if matches!(self.origin, Node::Zeros) {
@@ -216,6 +222,12 @@ impl Layer {
 
 impl Node {
     fn prepare_for_merge(&self, size: u64) -> Result<()> {
+        // One that takes no writes any more shall not cost the layer above the right to write.
+        match self {
+            Node::Zeros => {}
+            Node::Raw(raw) => raw.check()?,
+            Node::Layer(layer) => layer.check_state()?,
+        }
         match self {
             Node::Raw(raw) if size > raw.size() && !raw.storage.is_growable() => {
                 let message = format!(

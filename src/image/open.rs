@@ -151,15 +151,22 @@ impl<'a> Opener<'a> {
 
     /// Notes a file of the chain and claims it.
     fn enter(&mut self, storage: &SharedStorage, mode: LockMode) -> Result<Hold> {
-        if let Some(id) = storage.file_id() {
-            if self.files.contains(&id) {
-                let message = "this file is in it twice, once below itself";
-                let error = Error::new(ErrorKind::ChainTooDeep, message);
-                return Err(error.with_path(storage.name()));
-            }
-            self.files.push(id);
-        }
+        self.note(&**storage)?;
         Hold::take(storage, mode)
+    }
+
+    /// Notes a file of the chain, unless it is in it already.
+    fn note(&mut self, storage: &dyn Storage) -> Result<()> {
+        let Some(id) = storage.file_id() else {
+            return Ok(());
+        };
+        if self.files.contains(&id) {
+            let message = "this file is in it twice, once below itself";
+            let error = Error::new(ErrorKind::ChainTooDeep, message);
+            return Err(error.with_path(storage.name()));
+        }
+        self.files.push(id);
+        Ok(())
     }
 
     fn open_layer(
@@ -325,11 +332,11 @@ impl<'a> Opener<'a> {
         let top = Origin::layer(Arc::clone(&layer), hold);
         loop {
             self.count_layer(layer.cow.name())?;
-            self.files.extend(layer.cow.file_id());
+            self.note(&layer.cow)?;
             match &layer.origin {
                 Node::Layer(below) => layer = Arc::clone(below),
                 Node::Raw(raw) => {
-                    self.files.extend(raw.storage.file_id());
+                    self.note(&raw.storage)?;
                     return Ok(top);
                 }
                 Node::Zeros => return Ok(top),

@@ -16,8 +16,10 @@ impl Layer {
     #[inline]
     pub(crate) fn look_up(&self, range: ByteRange) -> Result<(Extent, PinGuard<'_>)> {
         let store = self.store()?;
-        let extent = store.map(range)?;
-        Ok((extent, self.pin()))
+        match store.map(range) {
+            Ok(extent) => Ok((extent, self.pin())),
+            Err(error) => Err(self.named(error)),
+        }
     }
 
     /// Fills `bufs` from `offset`.

@@ -24,12 +24,15 @@ impl Layer {
         loop {
             let seen = self.changed.generation();
             let store = self.store()?;
-            let extent = store.map_write(range)?;
+            let extent = match store.map_write(range) {
+                Ok(extent) => extent,
+                Err(error) => return Err(self.named(error)),
+            };
             if extent.target != WriteTarget::Wait {
                 return Ok((extent, self.pin()));
             }
             drop(store);
-            self.changed.wait(seen);
+            self.wait(seen)?;
         }
     }
 

@@ -52,7 +52,8 @@ pub trait HostCallbacks: Send + Sync {
     /// growable storage grows, and one of fixed size fails with ENOSPC.
     fn pwritev(&self, bufs: &[IoSlice<'_>], offset: u64) -> io::Result<usize>;
 
-    /// Makes durable what was written before.
+    /// Makes durable what was written before. ENOSPC and EDQUOT promise that nothing of it is lost, and the flush is tried again on request; a
+    /// host that cannot promise that reports EIO.
     fn flush(&self) -> io::Result<()>;
 
     /// Current size in bytes.

@@ -75,6 +75,16 @@ pub struct FileStorage {
     missing: Missing,
 }
 
+/// What could not be written back is dropped from the page cache, for want of space as for any other reason, and the next `fdatasync` does
+/// not tell. So missing space is no reason to try again here: that is for writes.
+fn flush_failed(error: io::Error) -> Error {
+    let error = Error::io("flush", error);
+    if error.kind() != ErrorKind::NoSpace {
+        return error;
+    }
+    error.with_kind(ErrorKind::Io)
+}
+
 impl FileStorage {
     /// Whether I/O bypasses the page cache.
     pub fn is_direct(&self) -> bool {
@@ -181,7 +191,7 @@ impl Storage for FileStorage {
         self.newest()
             .io
             .sync_data()
-            .map_err(|error| self.named(Error::io("flush", error)))
+            .map_err(|error| self.named(flush_failed(error)))
     }
 
     fn set_size(&self, size: u64) -> Result<()> {
@@ -284,5 +294,24 @@ impl Transport for Handles {
         };
         let written = file.write_all_at(buf, offset);
         Some(written.map_err(|error| Error::io("write", error).with_offset(offset)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// ENOSPC promises that trying again helps.
+    #[test]
+    fn test_a_flush_without_space_has_lost_data() {
+        for (errno, kind, told) in [
+            (libc::ENOSPC, ErrorKind::Io, libc::EIO),
+            (libc::EDQUOT, ErrorKind::Io, libc::EIO),
+            (libc::EIO, ErrorKind::Io, libc::EIO),
+            (libc::ENOMEM, ErrorKind::NoMemory, libc::ENOMEM),
+        ] {
+            let error = flush_failed(io::Error::from_raw_os_error(errno));
+            assert_eq!((error.kind(), error.errno()), (kind, told), "{error}");
+        }
     }
 }

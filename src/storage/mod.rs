@@ -89,6 +89,9 @@ pub trait Storage: Send + Sync + Debug {
     fn discard(&self, range: ByteRange) -> Result<()>;
 
     /// Returns once everything written before is durable.
+    ///
+    /// An error of [`ErrorKind::NoSpace`](crate::error::ErrorKind::NoSpace) promises that nothing written before is lost, so that the flush
+    /// can be tried again; whoever cannot promise that reports another kind.
     fn flush(&self) -> Result<()>;
 
     /// Makes the storage `size` bytes long; new bytes read as zeros. A storage of fixed size accepts its own only: a larger one is

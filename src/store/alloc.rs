@@ -8,6 +8,7 @@ use std::ops::Range;
 
 use super::chunk_set::{ChunkRange, ChunkSet};
 use super::plan::{Device, Step};
+use super::table::MAX_NEW_CHUNK;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::Geometry;
 use crate::units::{ByteRange, CowChunk, MAX_FILE_SIZE};
@@ -126,6 +127,13 @@ impl Allocator {
         self.cow_size = size;
     }
 
+    /// Something was written that ends there: a file is as long as that at least.
+    pub(crate) fn written_to(&mut self, end: u64) {
+        if self.growable {
+            self.cow_size = self.cow_size.max(end);
+        }
+    }
+
     pub(crate) fn holes(&self) -> impl Iterator<Item = (CowChunk, u64)> + '_ {
         self.holes
             .iter()
@@ -140,7 +148,7 @@ impl Allocator {
         } else {
             self.cow_size
         };
-        self.geometry.whole_chunks(size)
+        self.geometry.whole_chunks(size).min(MAX_NEW_CHUNK + 1)
     }
 
     /// How many records the log can take: the area behind the last full one must exist.
@@ -372,6 +380,8 @@ impl Allocator {
             true => self.next_free.saturating_add(self.slab(1)),
             false => self.next_free,
         };
+        // An area that begins there is written before a chunk behind it is asked for: it belongs to what is kept.
+        let keep = self.geometry.skip_area(CowChunk(keep)).0;
         let size = chunk.start_of(keep.max(min_chunks))?;
         let refused = self.cut_refused.is_some_and(|refused| size >= refused);
         if !self.growable || size >= self.cow_size || refused {

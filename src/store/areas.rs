@@ -40,6 +40,7 @@ impl Scan {
     pub(crate) fn data_window(&self, index: u64, record: Exception) -> Result<(u64, u64)> {
         let new = record.new;
         let whole = self.geometry.whole_chunks(self.cow_size);
+        let last = whole.min(MAX_NEW_CHUNK + 1);
         let reason = if new.0 >= whole {
             format!("COW chunk {new}, but the file has only {whole} whole chunks")
         } else if new.0 > MAX_NEW_CHUNK {
@@ -50,7 +51,7 @@ impl Scan {
             let stride = self.geometry.stride();
             let area = (new.0 - 1) / stride;
             let first = 2 + area * stride;
-            return Ok((first, (first + stride - 1).min(whole)));
+            return Ok((first, (first + stride - 1).min(last)));
         };
         let message = format!("record {index} maps chunk {} to {reason}", record.old);
         let error = Error::new(ErrorKind::Corrupt, message);

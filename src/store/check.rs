@@ -4,7 +4,8 @@
 
 use super::areas::{AreaReader, Scan};
 use super::load::{LoadOptions, PlanTurns, Preamble, PreambleReader, check_size};
-use super::plan::Plan;
+use super::locate::Locator;
+use super::plan::{Plan, Step};
 use super::records::{Closed, Records, conflict_text, shared_text};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{Descriptor, Geometry, Header};
@@ -122,6 +123,10 @@ pub struct CheckReader {
     preamble: PreambleReader,
     areas: Option<AreaReader>,
     records: Records,
+    /// The records put together, once all are read.
+    closed: Option<Closed>,
+    /// Looks for the records that are findings.
+    locator: Option<Locator>,
     findings: Findings,
     plans: PlanTurns,
 }
@@ -195,6 +200,8 @@ impl CheckReader {
             preamble,
             areas: None,
             records,
+            closed: None,
+            locator: None,
             findings,
             plans: PlanTurns::default(),
         })
@@ -207,13 +214,29 @@ impl CheckReader {
     pub fn next_plan(&mut self) -> Result<Option<Plan>> {
         let steps = match (self.preamble.next_steps(), &mut self.areas) {
             (Some(steps), _) => Some(steps),
-            (None, Some(areas)) => areas.next_steps().unwrap_or_else(|error| {
-                self.findings.add_error(FindingKind::MissingArea, &error);
-                None
-            }),
-            (None, None) => None,
+            (None, Some(areas)) if self.closed.is_none() => match areas.next_steps() {
+                Ok(Some(steps)) => Some(steps),
+                Ok(None) => self.second_look(),
+                Err(error) => {
+                    self.findings.add_error(FindingKind::MissingArea, &error);
+                    self.second_look()
+                }
+            },
+            (None, _) => self.second_look(),
         };
         Ok(self.plans.give(steps))
+    }
+
+    /// Once all records are there: where those stand that are findings.
+    fn second_look(&mut self) -> Option<Vec<Step>> {
+        if self.closed.is_none() {
+            let records = std::mem::take(&mut self.records);
+            let scan = records.scan()?;
+            let closed = records.close();
+            self.locator = Locator::new(scan, &closed, MAX_LISTED as usize);
+            self.closed = Some(closed);
+        }
+        self.locator.as_mut()?.next_steps()
     }
 
     /// Takes in what was read.
@@ -224,6 +247,9 @@ impl CheckReader {
     pub fn finish_plan(&mut self, plan: Plan) -> Result<()> {
         let reads = plan.reads()?;
         self.plans.take(&plan)?;
+        if let Some(locator) = &mut self.locator {
+            return locator.feed(&reads);
+        }
         if let Some(areas) = &mut self.areas {
             let (records, findings) = (&mut self.records, &mut self.findings);
             return areas.feed(&reads, &mut |index, first, len| {
@@ -280,8 +306,8 @@ impl CheckReader {
                 message.to_owned(),
             );
         }
-        let closed = self.records.close();
-        check_records(&closed, &mut findings);
+        let closed = self.closed.unwrap_or_else(|| self.records.close());
+        check_records(&closed, self.locator.as_ref(), &mut findings);
         let size = preamble
             .descriptor
             .as_ref()
@@ -314,44 +340,43 @@ impl CheckReader {
     }
 }
 
-fn check_records(closed: &Closed, findings: &mut Findings) {
+fn check_records(closed: &Closed, places: Option<&Locator>, findings: &mut Findings) {
     let report = &closed.report;
     for conflict in &report.conflicts.listed {
-        let message = conflict_text(conflict);
-        findings.add(
-            Severity::Corruption,
-            FindingKind::DuplicateOldChunk,
-            None,
-            message,
-        );
+        let place = places.and_then(|places| places.offset(conflict.old, conflict.ignored));
+        let (kind, message) = (FindingKind::DuplicateOldChunk, conflict_text(conflict));
+        findings.add(Severity::Corruption, kind, place, message);
     }
-    let listed = report.conflicts.listed.len();
-    findings.add_uncounted(Severity::Corruption, report.conflicts.count, listed);
     for shared in &report.shared.listed {
-        let message = shared_text(shared);
-        findings.add(
-            Severity::Corruption,
-            FindingKind::SharedNewChunk,
-            None,
-            message,
-        );
+        let place = places.and_then(|places| places.offset(shared.olds[1], shared.new));
+        let (kind, message) = (FindingKind::SharedNewChunk, shared_text(shared));
+        findings.add(Severity::Corruption, kind, place, message);
     }
-    findings.add_uncounted(
-        Severity::Corruption,
-        report.shared.count,
-        report.shared.listed.len(),
-    );
     for repeated in &report.identical.listed {
+        let place = places.and_then(|places| places.offset(repeated.old, repeated.new));
         let message = format!("the record of chunk {} stands twice", repeated.old);
-        findings.add(
-            Severity::Repairable,
-            FindingKind::RepeatedRecord,
-            None,
-            message,
-        );
+        let kind = FindingKind::RepeatedRecord;
+        findings.add(Severity::Repairable, kind, place, message);
     }
-    let listed = report.identical.listed.len();
-    findings.add_uncounted(Severity::Repairable, report.identical.count, listed);
+    for (severity, count, listed) in [
+        (
+            Severity::Corruption,
+            report.conflicts.count,
+            report.conflicts.listed.len(),
+        ),
+        (
+            Severity::Corruption,
+            report.shared.count,
+            report.shared.listed.len(),
+        ),
+        (
+            Severity::Repairable,
+            report.identical.count,
+            report.identical.listed.len(),
+        ),
+    ] {
+        findings.add_uncounted(severity, count, listed);
+    }
 }
 
 /// Damaged descriptor slots. Whether there may be data past the end because of them.

@@ -3,7 +3,7 @@
 use super::alloc::Reclaim;
 use super::log::Log;
 use super::plan::{Device, Plan, Purpose, Step};
-use super::state::{Commit, State};
+use super::state::{Commit, Progress, State};
 use super::store::{RunInFlight, Store};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::Exception;
@@ -40,6 +40,13 @@ impl Store {
     pub fn commit_exceptions(&mut self) -> Result<Commit> {
         if self.state == State::Failed {
             self.check_writable()?;
+        }
+        if self.cancel_due {
+            match self.next_plan()? {
+                Progress::Plan(plan) => return Ok(Commit::Plan(plan)),
+                Progress::Wait => return Ok(Commit::Wait),
+                Progress::Done => {}
+            }
         }
         if let Some(pending) = &mut self.commit {
             if pending.running {
@@ -125,7 +132,7 @@ impl Store {
             return self.finish_reclaim(outcome);
         }
         if plan.purpose() == Purpose::Invalidate && self.state == State::Invalid {
-            return outcome;
+            return outcome.inspect(|()| self.header.valid = 0);
         }
         self.finish_job_plan(&plan, outcome)
     }
@@ -157,6 +164,8 @@ impl Store {
             Ok(()) => {
                 if let Some(commit) = self.commit.take() {
                     self.log = commit.after;
+                    let ends = commit.steps.iter().filter_map(Step::cow_end);
+                    self.alloc.written_to(ends.max().unwrap_or(0));
                 }
                 Ok(())
             }

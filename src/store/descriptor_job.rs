@@ -15,6 +15,8 @@ use crate::units::{ByteRange, SECTOR_SIZE};
 pub(crate) struct DescriptorJob {
     wanted: Option<Descriptor>,
     finished: bool,
+    /// Given up after a plan that may have been carried out in part: the old one is to count.
+    undone: bool,
 }
 
 impl Store {
@@ -59,7 +61,16 @@ impl DescriptorJob {
         DescriptorJob {
             wanted,
             finished: false,
+            undone: false,
         }
+    }
+
+    pub(crate) fn undo(&mut self) {
+        self.undone = true;
+    }
+
+    pub(crate) fn is_undone(&self) -> bool {
+        self.undone
     }
 
     pub(crate) fn next(&mut self, store: &mut Store) -> Result<Progress> {
@@ -73,7 +84,11 @@ impl DescriptorJob {
         let flush = Step::Flush {
             device: Device::Cow,
         };
+        let blank = |slot| zero_range(ByteRange::new(slot, SECTOR_SIZE));
         let steps = match (&mut self.wanted, &store.descriptor) {
+            (Some(_), Some(_)) if self.undone => vec![blank(other), flush],
+            (Some(_), None) if self.undone => vec![blank(other), blank(current), flush],
+            (None, Some(old)) if self.undone => replace(current, old)?,
             (Some(wanted), Some(_)) => {
                 wanted.generation = generation?;
                 replace(other, wanted)?
@@ -86,12 +101,11 @@ impl DescriptorJob {
             }
             // The one that counts goes last.
             (None, _) => {
-                let first = |slot| zero_range(ByteRange::new(slot, SECTOR_SIZE));
                 let rest = |slot| zero_range(rest_of(slot));
                 vec![
-                    first(other),
+                    blank(other),
                     flush.clone(),
-                    first(current),
+                    blank(current),
                     flush.clone(),
                     rest(other),
                     rest(current),
@@ -103,13 +117,16 @@ impl DescriptorJob {
     }
 
     pub(crate) fn done(&mut self, store: &mut Store) {
+        self.finished = true;
+        if self.undone {
+            return;
+        }
         store.descriptor = self.wanted.take();
         store.slot = 1 - (store.slot & 1);
         store.damage.clear();
         if let Some(descriptor) = &store.descriptor {
             store.virtual_size = descriptor.virtual_size;
         }
-        self.finished = true;
     }
 }
 

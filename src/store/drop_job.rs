@@ -127,6 +127,10 @@ impl DropJob {
         !matches!(self.phase, Phase::Quiesce | Phase::Finished)
     }
 
+    pub(crate) fn changes_metadata(&self) -> bool {
+        matches!(self.phase, Phase::Move(_) | Phase::Clear(_))
+    }
+
     pub(crate) fn next(&mut self, store: &mut Store) -> Result<Progress> {
         match &mut self.phase {
             Phase::Quiesce => self.begin(store),

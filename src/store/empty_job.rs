@@ -1,7 +1,5 @@
 //! Dropping all exceptions at once: the first record becomes the terminator.
 
-use std::collections::BTreeMap;
-
 use super::job::Job;
 use super::log::{Log, zero_steps};
 use super::plan::{Device, Purpose, Step};
@@ -9,7 +7,7 @@ use super::state::Progress;
 use super::store::Store;
 use super::table::ExceptionTable;
 use crate::error::Result;
-use crate::units::{ByteRange, EXCEPTION_SIZE};
+use crate::units::{ByteRange, CowChunk, EXCEPTION_SIZE};
 
 #[derive(Debug)]
 pub(crate) struct EmptyJob {
@@ -82,7 +80,9 @@ impl EmptyJob {
         store.table = ExceptionTable::default();
         store.log = Log::new(store.geometry, 0, Vec::new(), false);
         store.repeated = 0;
-        store.strays = BTreeMap::new();
+        for (_, new) in std::mem::take(&mut store.strays) {
+            store.free_when_unpinned(CowChunk(new), 1);
+        }
         store.release_unpinned();
         self.finished = true;
     }

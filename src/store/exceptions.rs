@@ -25,30 +25,44 @@ impl Store {
         let start = self.chunk_size().start_of(first.0).unwrap_or(u64::MAX);
         self.check_bounds(ByteRange::new(start, 1))?;
         let end = self.chunk_size().count_for(self.virtual_size);
-        self.prepare_run(first, count.min(end - first.0))
+        match self.prepare_run(first, count.min(end - first.0))? {
+            Some(prepared) => Ok(prepared),
+            None => Err(self.overflowed()),
+        }
     }
 
-    /// As [`Store::prepare_exception`], for chunks that may lie past the end: what growing will uncover.
-    pub(crate) fn prepare_run(&mut self, first: OriginChunk, count: u64) -> Result<Prepared> {
+    /// As [`Store::prepare_exception`], for chunks that may lie past the end: what growing will uncover. `None` if there is no room, which
+    /// changes nothing.
+    pub(crate) fn prepare_run(
+        &mut self,
+        first: OriginChunk,
+        count: u64,
+    ) -> Result<Option<Prepared>> {
         let count = match self.table.lookup_run(first, count.max(1)) {
-            Run::Mapped { .. } => return Ok(Prepared::Retry),
+            Run::Mapped { .. } => return Ok(Some(Prepared::Retry)),
             Run::Unmapped { len } => self.idle_run(first.0, len),
         };
         if count == 0 {
-            return Ok(Prepared::Wait);
+            return Ok(Some(Prepared::Wait));
         }
         if matches!(self.state, State::Merging | State::MergeFailed) {
-            return Ok(Prepared::Retry);
+            return Ok(Some(Prepared::Retry));
         }
         if !self.settle() {
-            return Ok(Prepared::Wait);
+            return Ok(Some(Prepared::Wait));
         }
         if let Some(first) = self.before_first_write()? {
-            return Ok(first);
+            return Ok(Some(first));
         }
         self.release_unpinned();
         let records = self.log.len() + self.pending() + self.in_flight_chunks;
-        match self.alloc.allocate(count, records) {
+        let mut allocation = self.alloc.allocate(count, records);
+        if allocation == Allocation::Full && self.waits_for_chunks() {
+            // What was unpinned before the store said that it waits has woken nobody.
+            self.release_unpinned();
+            allocation = self.alloc.allocate(count, records);
+        }
+        Ok(match allocation {
             Allocation::Run(run) => {
                 let run_in_flight = RunInFlight {
                     old: first.0,
@@ -57,7 +71,7 @@ impl Store {
                 };
                 self.in_flight.insert(first.0, run_in_flight);
                 self.in_flight_chunks += run.count;
-                Ok(Prepared::Exception(NewException {
+                Some(Prepared::Exception(NewException {
                     id: ExceptionId(first.0),
                     old: first,
                     new: CowChunk(run.new),
@@ -66,10 +80,10 @@ impl Store {
                     reads_zero: run.zero,
                 }))
             }
-            Allocation::Reserve => self.begin_reserve(count),
-            Allocation::Full if self.waits_for_chunks() => Ok(Prepared::Wait),
-            Allocation::Full => Err(self.overflowed()),
-        }
+            Allocation::Reserve => Some(self.begin_reserve(count)?),
+            Allocation::Full if self.waits_for_chunks() => Some(Prepared::Wait),
+            Allocation::Full => None,
+        })
     }
 
     fn begin_reserve(&mut self, count: u64) -> Result<Prepared> {
@@ -100,13 +114,19 @@ impl Store {
         waits
     }
 
-    fn overflowed(&mut self) -> Error {
+    pub(crate) fn is_full(&self) -> Error {
         let message = format!(
             "no free chunk is left in the {} bytes of the COW device",
             self.cow_size()
         );
+        Error::new(ErrorKind::NoSpace, message)
+    }
+
+    fn overflowed(&mut self) -> Error {
+        let full = self.is_full();
+        let message = full.message();
         match self.overflow {
-            OverflowMode::NoSpace => Error::new(ErrorKind::NoSpace, message),
+            OverflowMode::NoSpace => full,
             OverflowMode::PersistentOverflow => {
                 self.state = State::Overflow;
                 Error::new(ErrorKind::Overflow, message)
@@ -222,9 +242,16 @@ impl Store {
         }
         if self.settled_at > 0 {
             self.settled_at = 0;
-            self.pins.set_awaited(false);
+            self.await_pins_no_more();
         }
         true
+    }
+
+    /// Who waited for pins has what it waited for. Freed chunks may be waited for by others.
+    pub(crate) fn await_pins_no_more(&self) {
+        if self.freed.is_empty() && self.draining.is_empty() {
+            self.pins.set_awaited(false);
+        }
     }
 
     /// Flips the pins' phase if the older one has drained. Two flips after a moment nothing looked up before it is in use.

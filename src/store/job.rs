@@ -59,6 +59,7 @@ impl Job {
         match self {
             Job::Merge(job) => job.failed(store, error),
             Job::Resize(job) => job.failed(store, error),
+            Job::Drop(job) if !job.changes_metadata() => {}
             Job::Drop(_) | Job::Descriptor(_) | Job::Empty(_) | Job::Invalidate(_) => {
                 store.fail(error);
             }
@@ -71,6 +72,15 @@ impl Job {
             Job::Resize(job) => job.cancelled(store),
             Job::Drop(job) => job.cancelled(store),
             Job::Descriptor(_) | Job::Empty(_) | Job::Invalidate(_) => {}
+        }
+    }
+
+    /// What a plan has changed half-way is to be taken back, where that can be, or else to be finished.
+    fn undo(&mut self, store: &mut Store) {
+        match self {
+            Job::Descriptor(job) => job.undo(),
+            Job::Resize(job) => job.undo(store),
+            Job::Merge(_) | Job::Drop(_) | Job::Empty(_) | Job::Invalidate(_) => {}
         }
     }
 
@@ -96,7 +106,8 @@ impl Job {
         match self {
             Job::Merge(job) => job.changes_metadata(),
             Job::Resize(job) => job.changes_metadata(),
-            Job::Drop(_) | Job::Descriptor(_) | Job::Empty(_) | Job::Invalidate(_) => true,
+            Job::Drop(job) => job.changes_metadata(),
+            Job::Descriptor(_) | Job::Empty(_) | Job::Invalidate(_) => true,
         }
     }
 
@@ -130,6 +141,10 @@ impl Store {
         if self.job_plan.is_some() {
             return Ok(Progress::Wait);
         }
+        // What a flush elsewhere lost may be what the next plan builds on.
+        if self.job.is_some() && self.state == State::Failed {
+            self.check_writable()?;
+        }
         if let Some(mut job) = self.job.take() {
             let progress = job.next(self);
             if !matches!(progress, Ok(Progress::Done)) {
@@ -147,6 +162,9 @@ impl Store {
     /// Ends the job where it stands; what it has made durable stays. Between two plans only. Before the host lets go of an origin that was
     /// merged into, [`Store::next_plan`] must have returned `Done`: writes may still be on their way there.
     ///
+    /// A plan that was changing metadata when space ran out may have changed it in part. It is tried again by the next commit, or one that
+    /// brings the old descriptor back, and the job is over once that has succeeded: see [`Store::is_cancelling`].
+    ///
     /// # Errors
     /// [`ErrorKind::Busy`] while a plan of the job is outstanding.
     pub fn cancel(&mut self) -> Result<()> {
@@ -156,13 +174,29 @@ impl Store {
                 "a plan of the job is outstanding",
             ));
         }
-        if let Some(job) = self.job.take() {
-            job.cancelled(self);
-            if std::mem::take(&mut self.job_unsure) && self.state != State::Invalid {
-                self.state = State::Failed;
+        if self.job_unsure && !matches!(self.state, State::Failed | State::Invalid) {
+            self.cancel_due = true;
+            if let Some(mut job) = self.job.take() {
+                job.undo(self);
+                self.job = Some(job);
             }
+        } else {
+            self.end_job();
         }
         Ok(())
+    }
+
+    fn end_job(&mut self) {
+        (self.cancel_due, self.job_unsure) = (false, false);
+        if let Some(job) = self.job.take() {
+            job.cancelled(self);
+        }
+    }
+
+    /// Whether a job was cancelled of which a plan found no space half-way, so that another one has to succeed first.
+    /// [`Store::commit_exceptions`] gives it out; other jobs have to wait for it, and so do writes to what it is about.
+    pub fn is_cancelling(&self) -> bool {
+        self.cancel_due
     }
 
     /// How far the job has come and how far it has to go, in exceptions.
@@ -178,7 +212,10 @@ impl Store {
         }
         self.end_idle_repair()?;
         if self.job.is_some() {
-            let message = "a merge, a resize or another job is under way on this image";
+            let message = match self.cancel_due {
+                true => "a job that ran out of space half-way has to be ended first, by a commit",
+                false => "a merge, a resize or another job is under way on this image",
+            };
             return Err(Error::new(ErrorKind::Busy, message));
         }
         self.repairs_for_writes = false;
@@ -204,7 +241,10 @@ impl Store {
     /// areas at its end could be taken for free ones: they are removed first. `None` if there is nothing to do or to wait for.
     pub(crate) fn before_first_write(&mut self) -> Result<Option<Prepared>> {
         if self.job.as_ref().is_some_and(Job::holds_first_writes) {
-            return Ok(Some(Prepared::Wait));
+            return match self.cancel_due {
+                true => self.next_before_first_write(),
+                false => Ok(Some(Prepared::Wait)),
+            };
         }
         if self.repeated == 0 {
             return Ok(None);
@@ -216,6 +256,10 @@ impl Store {
         if !self.repairs_for_writes {
             return Ok(Some(Prepared::Wait));
         }
+        self.next_before_first_write()
+    }
+
+    fn next_before_first_write(&mut self) -> Result<Option<Prepared>> {
         Ok(match self.next_plan()? {
             Progress::Plan(plan) => Some(Prepared::Reserve(plan)),
             Progress::Wait => Some(Prepared::Wait),
@@ -244,6 +288,9 @@ impl Store {
                 self.job_unsure = false;
                 let result = job.done(self, plan);
                 self.job = Some(job);
+                if self.cancel_due {
+                    self.end_job();
+                }
                 result
             }
             Err(error) if error.kind() == ErrorKind::NoSpace => {
@@ -253,7 +300,7 @@ impl Store {
                 Err(error)
             }
             Err(error) => {
-                self.job_unsure = false;
+                (self.cancel_due, self.job_unsure) = (false, false);
                 job.failed(self, &error);
                 // Nobody knows what of the earlier writes is durable, and the next flush that succeeds would not tell.
                 let flushes = |step: &Step| matches!(step, Step::Flush { .. });

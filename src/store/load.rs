@@ -8,9 +8,10 @@ use std::collections::BTreeMap;
 use super::Store;
 use super::areas::{AreaReader, Scan};
 use super::chunk_set::ChunkSet;
+use super::locate::Locator;
 use super::log::Log;
 use super::plan::{Device, Plan, Purpose, Step};
-use super::records::Records;
+use super::records::{Closed, Records};
 use super::state::OverflowMode;
 use super::table::ExceptionTable;
 use crate::error::{Error, ErrorKind, Result};
@@ -169,6 +170,10 @@ pub struct Loader {
     preamble: PreambleReader,
     areas: Option<AreaReader>,
     records: Records,
+    /// The records put together, once all are read.
+    closed: Option<Closed>,
+    /// Looks for what makes the store unusable.
+    locator: Option<Locator>,
     plans: PlanTurns,
 }
 
@@ -210,6 +215,8 @@ impl Loader {
             preamble,
             areas: None,
             records: Records::default(),
+            closed: None,
+            locator: None,
             plans: PlanTurns::default(),
         })
     }
@@ -233,10 +240,27 @@ impl Loader {
     pub fn next_plan(&mut self) -> Result<Option<Plan>> {
         let steps = match (self.preamble.next_steps(), &mut self.areas) {
             (Some(steps), _) => Some(steps),
-            (None, Some(areas)) => areas.next_steps()?,
+            (None, Some(areas)) => match areas.next_steps()? {
+                Some(steps) => Some(steps),
+                None => self.second_look(),
+            },
             (None, None) => None,
         };
         Ok(self.plans.give(steps))
+    }
+
+    /// Once all records are there: if some contradict each other, where the first of them stands.
+    fn second_look(&mut self) -> Option<Vec<Step>> {
+        if self.closed.is_none() {
+            let records = std::mem::take(&mut self.records);
+            let scan = records.scan()?;
+            let closed = records.close();
+            if closed.check(None).is_err() {
+                self.locator = Locator::new(scan, &closed, 1);
+            }
+            self.closed = Some(closed);
+        }
+        self.locator.as_mut()?.next_steps()
     }
 
     /// Ranges of the COW file that the plan handed out last and the next ones will read, unless the log ends before. Each is named once.
@@ -254,6 +278,9 @@ impl Loader {
     pub fn finish_plan(&mut self, plan: Plan) -> Result<()> {
         let reads = plan.reads()?;
         self.plans.take(&plan)?;
+        if let Some(locator) = &mut self.locator {
+            return locator.feed(&reads);
+        }
         if let Some(areas) = &mut self.areas {
             let records = &mut self.records;
             return areas.feed(&reads, &mut |index, first, len| {
@@ -302,8 +329,8 @@ impl Loader {
             end.tail,
             end.stale,
         );
-        let closed = self.records.close();
-        closed.check()?;
+        let closed = self.closed.unwrap_or_else(|| self.records.close());
+        closed.check(self.locator.as_ref())?;
         let loaded = Loaded {
             table: closed.table,
             log,

@@ -5,7 +5,6 @@
 
 use super::drop_job::DropJob;
 use super::job::Job;
-use super::log::Log;
 use super::plan::{Device, Plan, Purpose, Step};
 use super::state::{Progress, State};
 use super::store::Store;
@@ -44,7 +43,6 @@ enum Phase {
     },
     Clear {
         batch: Batch,
-        after: Log,
     },
 }
 
@@ -96,6 +94,7 @@ impl Store {
         };
         self.begin_job(Job::Merge(job))?;
         self.state = State::Merging;
+        self.merge_failed = false;
         Ok(())
     }
 }
@@ -110,7 +109,11 @@ impl MergeJob {
     }
 
     pub(crate) fn changes_metadata(&self) -> bool {
-        matches!(self.phase, Phase::Repair(_) | Phase::Clear { .. })
+        match &self.phase {
+            Phase::Repair(job) => job.changes_metadata(),
+            Phase::Clear { .. } => true,
+            _ => false,
+        }
     }
 
     /// What a failed flush was to make durable may be gone: it is copied again.
@@ -149,7 +152,7 @@ impl MergeJob {
                 };
                 Ok(store.job_plan(Purpose::Merge, vec![flush]))
             }
-            Phase::Clear { batch, .. } => {
+            Phase::Clear { batch } => {
                 let (mut steps, _) = store.log.truncate(batch.from, &batch.tail)?;
                 steps.push(Step::Flush {
                     device: Device::Cow,
@@ -196,7 +199,7 @@ impl MergeJob {
                 return Progress::Wait;
             }
         }
-        store.pins.set_awaited(false);
+        store.await_pins_no_more();
         let phase = std::mem::replace(&mut self.phase, Phase::Quiesce);
         if let Phase::Drain { batch, .. } = phase {
             let steps = copy_steps(store, &batch, self.limit);
@@ -222,19 +225,18 @@ impl MergeJob {
                 return result;
             }
             Phase::Copy { batch } => self.phase = Phase::Flush { batch },
-            Phase::Flush { batch } => {
-                let (_, after) = store.log.truncate(batch.from, &batch.tail)?;
-                self.phase = Phase::Clear { batch, after };
-            }
-            Phase::Clear { batch, after } => self.cleared(store, &batch, after),
+            Phase::Flush { batch } => self.phase = Phase::Clear { batch },
+            Phase::Clear { batch } => self.cleared(store, &batch)?,
             other => self.phase = other,
         }
         Ok(())
     }
 
     /// The batch is in the origin and gone from the log.
-    fn cleared(&mut self, store: &mut Store, batch: &Batch, after: Log) {
+    fn cleared(&mut self, store: &mut Store, batch: &Batch) -> Result<()> {
         self.done += store.log.len() - batch.from;
+        // From the log as it is now: the file may have been cut meanwhile, and areas be gone that were zeroed.
+        let (_, after) = store.log.truncate(batch.from, &batch.tail)?;
         store.log = after;
         store.merging = Vec::new();
         for record in &batch.records {
@@ -242,12 +244,14 @@ impl MergeJob {
         }
         store.release_unpinned();
         self.phase = Phase::Quiesce;
+        Ok(())
     }
 
     /// A copy that failed leaves the pair whole; a record that could not be changed leaves it unknown what is on disk.
     pub(crate) fn failed(self, store: &mut Store, error: &Error) {
         store.merging = Vec::new();
         store.state = State::MergeFailed;
+        store.merge_failed = true;
         if self.changes_metadata() {
             store.fail(error);
         }

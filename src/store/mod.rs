@@ -17,6 +17,7 @@ mod exceptions;
 mod invalidate_job;
 mod job;
 mod load;
+mod locate;
 mod log;
 mod lookup;
 mod merge_job;

@@ -44,19 +44,20 @@ impl Pins {
 
     /// Releases a pin. Returns whether the store waits for this, so that the host should wake those who got "wait".
     pub fn unpin(&self, pin: Pin) -> bool {
-        let before = self.counts[pin.phase & 1].fetch_sub(1, Ordering::AcqRel);
+        let before = self.counts[pin.phase & 1].fetch_sub(1, Ordering::SeqCst);
         debug_assert!(before > 0, "pin released twice");
-        before == 1 && self.awaited.load(Ordering::Acquire)
+        before == 1 && self.awaited.load(Ordering::SeqCst)
     }
 
+    /// Sequentially consistent with the counts: who sets this and then finds a pin is told when that goes.
     pub(crate) fn set_awaited(&self, awaited: bool) {
-        self.awaited.store(awaited, Ordering::Release);
+        self.awaited.store(awaited, Ordering::SeqCst);
     }
 
     /// Whether no pin is out in the older phase, so that it can become the current one.
     pub(crate) fn older_is_drained(&self) -> bool {
         let older = 1 - (self.phase.load(Ordering::Acquire) & 1);
-        self.counts[older].load(Ordering::Acquire) == 0
+        self.counts[older].load(Ordering::SeqCst) == 0
     }
 
     /// Makes the drained older phase the current one. Only under the store's exclusive lock.

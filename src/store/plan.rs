@@ -76,6 +76,25 @@ pub enum Step {
     },
 }
 
+impl Step {
+    /// Where bytes that the step writes to the COW file end.
+    pub(crate) fn cow_end(&self) -> Option<u64> {
+        match self {
+            Step::Write {
+                device: Device::Cow,
+                offset,
+                data,
+            } => Some(offset + data.len() as u64),
+            Step::WriteZeroes {
+                device: Device::Cow,
+                range,
+                ..
+            } => Some(range.end()),
+            _ => None,
+        }
+    }
+}
+
 /// What a plan is for; of interest to traces and tests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Purpose {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::areas::Scan;
 use super::chunk_set::ChunkSet;
+use super::locate::Locator;
 use super::table::{
     BuildReport, Conflict, ExceptionTable, Findings, MAX_OLD_CHUNK, SharedChunk, TableBuilder,
     find_shared,
@@ -36,6 +37,10 @@ impl Records {
             ascending: true,
             ..Records::default()
         }
+    }
+
+    pub(crate) fn scan(&self) -> Option<Scan> {
+        self.scan
     }
 
     /// Takes `len` records, from number `index` on, that go up by one on both sides.
@@ -120,37 +125,37 @@ pub(crate) struct Closed {
 }
 
 impl Closed {
-    /// Refuses exceptions that contradict each other.
-    pub(crate) fn check(&self) -> Result<()> {
-        if let Some(conflict) = self.report.conflicts.listed.first() {
-            let message = format!(
-                "{} ({} in all)",
+    /// Refuses exceptions that contradict each other, and says where the first of them stands if that was looked for.
+    pub(crate) fn check(&self, places: Option<&Locator>) -> Result<()> {
+        let (conflicts, shared) = (&self.report.conflicts, &self.report.shared);
+        let (message, count, record) = match (conflicts.listed.first(), shared.listed.first()) {
+            (Some(conflict), _) => (
                 conflict_text(conflict),
-                self.report.conflicts.count
-            );
-            return Err(Error::new(ErrorKind::Corrupt, message));
+                conflicts.count,
+                (conflict.old, conflict.ignored),
+            ),
+            (None, Some(found)) => (shared_text(found), shared.count, (found.olds[1], found.new)),
+            (None, None) => return Ok(()),
+        };
+        let error = Error::new(ErrorKind::Corrupt, format!("{message} ({count} in all)"));
+        match places.and_then(|places| places.offset(record.0, record.1)) {
+            Some(offset) => Err(error.with_offset(offset)),
+            None => Err(error),
         }
-        if let Some(shared) = self.report.shared.listed.first() {
-            let message = format!(
-                "{} ({} in all)",
-                shared_text(shared),
-                self.report.shared.count
-            );
-            return Err(Error::new(ErrorKind::Corrupt, message));
-        }
-        Ok(())
     }
 }
 
 pub(crate) fn conflict_text(conflict: &Conflict) -> String {
     let Conflict { old, kept, ignored } = conflict;
-    format!("chunk {old} has two exceptions, to COW chunks {kept} and {ignored}")
+    format!(
+        "chunk {old} has two exceptions, to COW chunks {kept} and {ignored}, where one is expected"
+    )
 }
 
 pub(crate) fn shared_text(shared: &SharedChunk) -> String {
     let [first, second] = shared.olds;
     format!(
-        "COW chunk {} belongs to two exceptions, of chunks {first} and {second}",
+        "COW chunk {} belongs to two exceptions, of chunks {first} and {second}, where one is expected",
         shared.new
     )
 }

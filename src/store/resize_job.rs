@@ -101,10 +101,11 @@ impl ResizeJob {
     }
 
     pub(crate) fn changes_metadata(&self) -> bool {
-        matches!(
-            self.phase,
-            Phase::DropLeftovers(_) | Phase::Descriptor(_) | Phase::DropTail(_)
-        )
+        match &self.phase {
+            Phase::DropLeftovers(job) | Phase::DropTail(job) => job.changes_metadata(),
+            Phase::Descriptor(_) => true,
+            _ => false,
+        }
     }
 
     pub(crate) fn next(&mut self, store: &mut Store) -> Result<Progress> {
@@ -178,7 +179,7 @@ impl ResizeJob {
             Run::Unmapped { .. } if store.idle_run(last, 1) == 0 => Ok(Progress::Wait),
             Run::Unmapped { .. } if self.origin_size <= self.old_size => Ok(Progress::Done),
             Run::Unmapped { .. } => match store.prepare_run(OriginChunk(last), 1)? {
-                Prepared::Exception(new) => {
+                Some(Prepared::Exception(new)) => {
                     let start = new.cow_offset;
                     let (from, to) = (Device::Origin, Device::Cow);
                     let from_offset = last << chunk.shift();
@@ -194,8 +195,9 @@ impl ResizeJob {
                     ];
                     Ok(self.write_zeros(store, vec![new.id], last + 1, steps))
                 }
-                Prepared::Reserve(plan) => Ok(Progress::Plan(plan)),
-                Prepared::Wait | Prepared::Retry => Ok(Progress::Wait),
+                Some(Prepared::Reserve(plan)) => Ok(Progress::Plan(plan)),
+                Some(Prepared::Wait | Prepared::Retry) => Ok(Progress::Wait),
+                None => Err(store.is_full()),
             },
         }
     }
@@ -208,30 +210,44 @@ impl ResizeJob {
         if next >= end {
             return Ok(Progress::Done);
         }
+        if store.completed_chunks >= MAX_ZEROED
+            && let Some(progress) = store.quiesce()?
+        {
+            return Ok(progress);
+        }
         let mut taken: Vec<NewException> = Vec::new();
         let mut at = next;
         while at < end && at - next < MAX_ZEROED {
-            match store.prepare_run(OriginChunk(at), (end - at).min(MAX_ZEROED)) {
-                Ok(Prepared::Exception(new)) => {
+            let wanted = (end - at).min(MAX_ZEROED);
+            let prepared = match store.prepare_run(OriginChunk(at), wanted) {
+                Ok(prepared) => prepared,
+                Err(error) if taken.is_empty() => return Err(error),
+                Err(_) => break,
+            };
+            match prepared {
+                Some(Prepared::Exception(new)) => {
                     at += new.count;
                     taken.push(new);
                 }
-                Ok(Prepared::Reserve(plan)) if taken.is_empty() => return Ok(Progress::Plan(plan)),
-                Ok(Prepared::Reserve(_)) => {
+                Some(Prepared::Reserve(plan)) if taken.is_empty() => {
+                    return Ok(Progress::Plan(plan));
+                }
+                Some(Prepared::Reserve(_)) => {
                     // Not now: what was taken so far goes first.
                     store.drop_reserve();
                     break;
                 }
                 // Zeroed before space went out.
-                Ok(Prepared::Retry) if store.is_mapped(OriginChunk(at)) => at += 1,
-                Ok(Prepared::Retry) => {
+                Some(Prepared::Retry) if store.is_mapped(OriginChunk(at)) => at += 1,
+                Some(Prepared::Retry) => {
                     let message = "a chunk that a resize uncovers could not be zeroed";
                     return Err(Error::new(ErrorKind::Internal, message));
                 }
-                Ok(Prepared::Wait) if taken.is_empty() && at == next => return Ok(Progress::Wait),
-                Ok(Prepared::Wait) => break,
-                Err(error) if taken.is_empty() => return Err(error),
-                Err(_) => break,
+                Some(Prepared::Wait) if taken.is_empty() && at == next => {
+                    return Ok(Progress::Wait);
+                }
+                None if taken.is_empty() => return Err(store.is_full()),
+                Some(Prepared::Wait) | None => break,
             }
         }
         let chunk = store.chunk_size();
@@ -264,7 +280,9 @@ impl ResizeJob {
             Phase::DropLeftovers(job) | Phase::DropTail(job) => job.done(store, plan),
             Phase::Descriptor(job) => {
                 job.done(store);
-                store.virtual_size = self.size;
+                if !job.is_undone() {
+                    store.virtual_size = self.size;
+                }
                 Ok(())
             }
             Phase::Zeroing {
@@ -286,17 +304,23 @@ impl ResizeJob {
 
     pub(crate) fn failed(mut self, store: &mut Store, error: &Error) {
         self.abort(store);
-        if !matches!(self.phase, Phase::Zeroing { .. }) {
+        restore_size(store);
+        if self.changes_metadata() {
             store.fail(error);
+        }
+    }
+
+    /// The plan that found no space is not to count.
+    pub(crate) fn undo(&mut self, store: &mut Store) {
+        if let Phase::Descriptor(job) = &mut self.phase {
+            job.undo();
+            restore_size(store);
         }
     }
 
     pub(crate) fn cancelled(mut self, store: &mut Store) {
         self.abort(store);
-        // The old one until the plan that writes the new one is done.
-        if let Some(descriptor) = &store.descriptor {
-            store.virtual_size = descriptor.virtual_size;
-        }
+        restore_size(store);
         if let Phase::DropLeftovers(job) | Phase::DropTail(job) = self.phase {
             job.cancelled(store);
         }
@@ -310,6 +334,13 @@ impl ResizeJob {
                 let _ = store.abort_exception(id);
             }
         }
+    }
+}
+
+/// The old size, unless the plan that writes the new one is done.
+fn restore_size(store: &mut Store) {
+    if let Some(descriptor) = &store.descriptor {
+        store.virtual_size = descriptor.virtual_size;
     }
 }
 

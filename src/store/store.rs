@@ -76,6 +76,10 @@ pub struct Store {
     pub(crate) job_plan: Option<u64>,
     /// The job's last plan was to change metadata and failed for want of space.
     pub(crate) job_unsure: bool,
+    /// The job is over once that plan has succeeded.
+    pub(crate) cancel_due: bool,
+    /// The last merge failed, whatever else did.
+    pub(crate) merge_failed: bool,
     /// Old chunks that a merge is copying, sorted.
     pub(crate) merging: Vec<u64>,
     pub(crate) invalidation_due: bool,
@@ -136,6 +140,8 @@ impl Store {
             repairs_for_writes: false,
             job_plan: None,
             job_unsure: false,
+            cancel_due: false,
+            merge_failed: false,
             merging: Vec::new(),
             invalidation_due: false,
             next_plan: 1,
@@ -348,6 +354,7 @@ impl Store {
         match self.state {
             State::Invalid => Status::Invalid,
             State::MergeFailed => Status::MergeFailed,
+            State::Failed if self.merge_failed => Status::MergeFailed,
             State::Overflow => Status::Overflow,
             State::Active | State::Merging | State::Failed => Status::Active(self.usage()),
         }
