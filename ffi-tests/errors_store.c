@@ -313,6 +313,7 @@ static void wrong_numbers(struct host *host)
 static void wrong_plans(struct host *host)
 {
     struct host other;
+    SIZED(dmsnap_store_facts, facts);
     SIZED(dmsnap_exception, exception);
     dmsnap_plan *plan = NULL;
     dmsnap_plan *second = NULL;
@@ -351,6 +352,8 @@ static void wrong_plans(struct host *host)
     CHECK(purpose == DMSNAP_PURPOSE_INVALIDATE);
     OK(dmsnap_store_finish_plan(host->store, plan, 0));
     CHECK(!dmsnap_store_is_cancelling(host->store));
+    OK(dmsnap_store_info(host->store, &facts));
+    CHECK(facts.state == DMSNAP_STATE_ACTIVE && facts.valid == 1);
 }
 
 int main(void)

@@ -2491,7 +2491,8 @@ int dmsnap_store_cancel(struct dmsnap_store *store);
 
 /**
  * Whether a job was cancelled of which a plan found no space half-way, so that what is on disk is
- * not known until another plan has succeeded. `dmsnap_store_commit_exceptions` gives that out, and
+ * not known until another plan has succeeded: what was begun is finished, or, where that can be
+ * (a descriptor, a size, `dmsnap_store_drop_snapshot`), taken back. `dmsnap_store_commit_exceptions` gives that out, and
  * so does `dmsnap_store_prepare_exception` where it needs it. Until then other jobs are `-EBUSY`,
  * and writes to what the job was about get `WAIT`: commit then instead of waiting. `false` for
  * NULL.

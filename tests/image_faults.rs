@@ -58,6 +58,8 @@ fn any_trouble() -> impl Strategy<Value = Trouble> {
 
 struct Bench {
     storages: Vec<Arc<FaultStorage>>,
+    /// The lowest of them, without faults.
+    base: SharedStorage,
     image: Option<Image>,
     bare: Option<u64>,
     layers: usize,
@@ -69,17 +71,18 @@ struct Bench {
 
 impl Bench {
     fn new(shape: &Shape) -> Bench {
-        let base = Arc::new(MemoryStorage::from_bytes(&pattern(1, shape.base_len)));
+        let base: SharedStorage = Arc::new(MemoryStorage::from_bytes(&pattern(1, shape.base_len)));
         let first = memory();
         let size = shape.sectors * 512;
         create(&first, shape.chunk, size);
-        let inner: [SharedStorage; 4] = [base, first, memory(), memory()];
+        let inner: [SharedStorage; 4] = [base.clone(), first, memory(), memory()];
         let storages = inner
             .map(|inner| Arc::new(FaultStorage::new(inner)))
             .to_vec();
         let bare = (shape.chunk < 4096).then_some(size);
         let mut bench = Bench {
             storages,
+            base,
             image: None,
             bare,
             layers: 1,
@@ -152,6 +155,11 @@ impl Bench {
                     assert_same(&found, &after, "read");
                 }
                 (result, after, false)
+            }
+            Op::MakeEmpty if self.layers == 1 => {
+                after = bytes_of(&self.base);
+                after.resize(self.disk.len(), 0);
+                (image.make_empty(), after, true)
             }
             Op::Flush | Op::MakeEmpty | Op::Reopen => (image.flush(), after, true),
             Op::Snapshot { chunk: bytes } => {
@@ -247,6 +255,12 @@ impl Bench {
                         state != State::Failed,
                         "{op:?}: lack of space latched: {error}"
                     );
+                }
+                if matches!(op, Op::MakeEmpty) && self.image().flush().is_ok() {
+                    // Which finishes it, if it was begun.
+                    let found = contents(self.image());
+                    assert!([&self.disk, &after].contains(&&found), "half empty");
+                    self.disk = found;
                 }
                 // What failed may have reached the file all the same.
                 self.since_flush.push(after);
@@ -408,12 +422,22 @@ fn test_a_shrink_without_space_keeps_the_size() {
     assert_same(&contents(&open(&cow, &origin)), &before, "opened again");
 }
 
+/// A layer of 16 chunks that records an origin of one.
+fn create_over_one_chunk(cow: &SharedStorage) {
+    let options = dmsnap::CreateOptions::new()
+        .chunk_size(chunk(4096))
+        .size(16 * 4096)
+        .origin_identity(None, 4096)
+        .origin("base.raw", dmsnap::Format::Raw);
+    Image::create_on(cow, &options).unwrap();
+}
+
 /// An origin whose flush failed when a merge was to begin is not merged into; the layer above it works on.
 #[test]
 fn test_an_origin_that_takes_no_writes_does_not_stop_its_layer() {
-    let (cow, base) = (memory(), memory());
-    create(&cow, 4096, 16 * 4096);
-    let origin = Arc::new(FaultStorage::new(base));
+    let cow = memory();
+    create_over_one_chunk(&cow);
+    let origin = Arc::new(FaultStorage::new(memory_with(&pattern(2, 4096))));
     let image = open(&cow, &(origin.clone() as SharedStorage));
     image.write(&[1; 10], 0).unwrap();
     // It is made as long as the layer and flushed.
@@ -428,4 +452,116 @@ fn test_an_origin_that_takes_no_writes_does_not_stop_its_layer() {
     }
     image.resize(8 * 4096, true).unwrap();
     image.close().unwrap();
+}
+
+/// What could not be emptied for want of space is emptied later, but nothing is lost that was written after the failure.
+#[test]
+fn test_writes_after_a_failed_emptying_survive_it() {
+    let (inner, origin) = (memory(), memory_with(&pattern(2, 16 * 4096)));
+    create(&inner, 4096, 16 * 4096);
+    let cow = Arc::new(FaultStorage::new(inner));
+    let image = open(&(cow.clone() as SharedStorage), &origin);
+    image.write(&[1; 3 * 4096], 0).unwrap();
+    image.flush().unwrap();
+    let writes = CallKinds::WRITE | CallKinds::WRITE_ZEROES;
+    cow.arm(Fault::on(writes).errno(ENOSPC).forever());
+    let error = image.make_empty().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NoSpace, "{error}");
+    for at in [0, 8 * 4096] {
+        let error = image.write(&[3; 10], at).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NoSpace, "{error}");
+    }
+    cow.disarm();
+    image.write(&[4; 10], 4096).unwrap();
+    image.flush().unwrap();
+    let mut expected = pattern(2, 16 * 4096);
+    expected[4096..4106].fill(4);
+    assert_same(&contents(&image), &expected, "emptied, then written");
+    image.close().unwrap();
+    assert_same(
+        &contents(&open(&(cow as SharedStorage), &origin)),
+        &expected,
+        "opened again",
+    );
+}
+
+/// A snapshot that could not be given up for want of space is a good one.
+#[test]
+fn test_a_snapshot_not_given_up_for_want_of_space_goes_on() {
+    let (inner, origin) = (memory(), memory_with(&pattern(2, 16 * 4096)));
+    create(&inner, 4096, 16 * 4096);
+    let cow = Arc::new(FaultStorage::new(inner));
+    let image = open(&(cow.clone() as SharedStorage), &origin);
+    image.write(&[1; 4096], 0).unwrap();
+    image.flush().unwrap();
+    for kinds in [CallKinds::WRITE, CallKinds::FLUSH] {
+        cow.arm(Fault::on(kinds).errno(ENOSPC));
+        let error = image.drop_snapshot().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NoSpace, "{error}");
+        image.write(&[3; 4096], 4096).unwrap();
+        image.flush().unwrap();
+        assert_eq!(contents(&image)[4096], 3);
+    }
+    image.close().unwrap();
+    let image = open(&(cow as SharedStorage), &origin);
+    assert_eq!(contents(&image)[4096], 3);
+    image.drop_snapshot().unwrap();
+}
+
+/// The thread that is to try the next step of a merge again must not wait for that.
+#[test]
+fn test_writes_between_the_steps_of_a_merge_without_space_do_not_hang() {
+    let (inner, base) = (memory(), memory_with(&pattern(2, 16 * 4096)));
+    create(&inner, 4096, 16 * 4096);
+    let cow = Arc::new(FaultStorage::new(inner));
+    let origin = Arc::new(FaultStorage::new(base));
+    let image = open(
+        &(cow.clone() as SharedStorage),
+        &(origin.clone() as SharedStorage),
+    );
+    image.write(&[1; 4096], 0).unwrap();
+    let mut merge = image.start_merge().unwrap();
+    for kinds in [CallKinds::WRITE, CallKinds::FLUSH] {
+        origin.arm(Fault::on(kinds).errno(ENOSPC));
+        let error = merge.step().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NoSpace, "{error}");
+        image.write(&[2; 10], 0).unwrap();
+    }
+    // Its records may be gone or not.
+    let writes = CallKinds::WRITE | CallKinds::WRITE_ZEROES;
+    cow.arm(Fault::on(writes).errno(ENOSPC));
+    for error in [merge.step().map(drop), image.write(&[3; 10], 0)] {
+        let error = error.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NoSpace, "{error}");
+    }
+    assert_same(
+        &contents(&image)[..11],
+        &[[2; 10].as_slice(), &[1]].concat(),
+        "not done",
+    );
+    while merge.step().unwrap() {}
+    image.write(&[3; 10], 0).unwrap();
+    assert_same(
+        &contents(&image)[..11],
+        &[[3; 10].as_slice(), &[1]].concat(),
+        "done",
+    );
+}
+
+/// An origin that was made longer by a merge which then failed is still known by the next one.
+#[test]
+fn test_a_merge_tried_again_records_the_length_of_its_origin() {
+    let (inner, origin) = (memory(), memory_with(&pattern(2, 4096)));
+    create_over_one_chunk(&inner);
+    let cow = Arc::new(FaultStorage::new(inner.clone()));
+    let image = open(&(cow.clone() as SharedStorage), &origin);
+    image.write(&[1; 4096], 4096).unwrap();
+    image.flush().unwrap();
+    cow.arm(Fault::on(CallKinds::WRITE).errno(ENOSPC));
+    image.merge(&mut |_| true).unwrap_err();
+    image.merge(&mut |_| true).unwrap();
+    let recorded = image.descriptor().unwrap().origin_size;
+    assert_eq!((recorded, origin.size().unwrap()), (16 * 4096, 16 * 4096));
+    image.close().unwrap();
+    assert_eq!(open(&inner, &origin).warnings(), Vec::<String>::new());
 }

@@ -339,3 +339,26 @@ fn test_an_image_handed_in_as_origin_may_not_lie_over_the_layer() {
     assert_eq!(error.kind(), ErrorKind::ChainTooDeep, "{error}");
     assert!(error.to_string().contains("below"), "{error}");
 }
+
+/// A merge that ended by whatever flushed next no longer claims the origin, and the new layer knows nothing of it.
+#[test]
+fn test_a_snapshot_after_a_merge_without_space_frees_the_origin() {
+    let cow = Arc::new(FaultStorage::new(memory()));
+    let (shared, other, origin): (SharedStorage, _, _) = (cow.clone(), memory(), base(memory()));
+    create(&shared, CHUNK, SIZE);
+    create(&other, CHUNK, SIZE);
+    let image = open(&shared, &origin);
+    image.write(&[1; 10], 0).unwrap();
+    image.flush().unwrap();
+    let writes = CallKinds::WRITE | CallKinds::WRITE_ZEROES;
+    cow.arm(Fault::on(writes).errno(28).forever());
+    image.merge(&mut |_| true).unwrap_err();
+    cow.disarm();
+    assert_busy(Image::open_storage(
+        other.clone(),
+        &over(OriginChoice::Storage(origin.clone())),
+    ));
+    image.snapshot_to(memory(), None, None).unwrap();
+    drop(open(&other, &origin));
+    assert_same(&contents(&image)[..10], &[1; 10], "the new layer");
+}

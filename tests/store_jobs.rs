@@ -199,10 +199,14 @@ fn test_batch_is_copied_again_after_a_flush_without_space() {
     };
     let error = Error::new(ErrorKind::NoSpace, "test");
     host.store.finish_plan(plan, Err(error)).unwrap_err();
-    let plan = next(&mut host);
-    assert!(copies(&plan), "{plan:?}");
-    host.finish_plan(plan);
-    host.merge_on();
+    // Meanwhile its chunks can be written.
+    host.write(PER_CHUNK, 1);
+    let mut copied = false;
+    while let Progress::Plan(plan) = host.store.next_plan().unwrap() {
+        assert!(copied || !flushes(&plan, Device::Origin), "{plan:?}");
+        copied |= copies(&plan);
+        host.finish_plan(plan);
+    }
     host.verify();
 }
 
@@ -524,4 +528,61 @@ fn test_failed_read_of_a_repair_in_a_merge_leaves_the_store_as_it_was() {
     store.finish_plan(plan, Err(io_error())).unwrap_err();
     assert_eq!(store.state(), State::MergeFailed);
     store.prepare_merge(3 * CHUNK).unwrap();
+}
+
+/// Where a damaged slot is all that tells of a larger disk, taking a new descriptor back would leave the older one to count, and what
+/// lies past its end to be dropped.
+#[test]
+fn test_a_damaged_descriptor_is_not_taken_back_to() {
+    let mut raw = RawStore::new(CHUNK, 12, Some(descriptor(4 * CHUNK))).with_records(&[(7, 2)]);
+    // The slot of a larger disk, torn.
+    let torn = raw.bytes[512..1024].to_vec();
+    raw.bytes[2048..2560].copy_from_slice(&torn);
+    raw.bytes[2048 + 60] ^= 1;
+    let mut store = raw.load(raw.options(true)).unwrap();
+    assert!(!store.descriptor_damage().is_empty());
+    store
+        .prepare_descriptor(Some(descriptor(8 * CHUNK)))
+        .unwrap();
+    let Ok(Progress::Plan(plan)) = store.next_plan() else {
+        panic!("a descriptor is to be written")
+    };
+    let steps = plan.steps().to_vec();
+    let error = Error::new(ErrorKind::NoSpace, "test");
+    store.finish_plan(plan, Err(error)).unwrap_err();
+    store.cancel().unwrap();
+    let Ok(Commit::Plan(plan)) = store.commit_exceptions() else {
+        panic!("the plan that found no space is due")
+    };
+    assert_eq!(plan.steps(), steps, "the same again");
+    store.finish_plan(plan, Ok(())).unwrap();
+    assert_eq!(store.virtual_size(), 8 * CHUNK);
+}
+
+/// Nobody drives a repair that a first write began, so a commit ends it.
+#[test]
+fn test_a_repair_without_space_is_ended_by_a_commit() {
+    let records: Vec<(u64, u64)> = vec![(0, 2), (1, 3), (2, 4), (0, 2)];
+    let mut raw = RawStore::new(CHUNK, 8, Some(descriptor(8 * CHUNK))).with_records(&records);
+    raw.bytes.resize(4 << 20, 0);
+    let mut store = raw.load(raw.options(true)).unwrap();
+    loop {
+        let Prepared::Reserve(mut plan) = store.prepare_exception(OriginChunk(5), 1).unwrap()
+        else {
+            panic!("records are to be removed")
+        };
+        raw.supply(&mut plan);
+        if flushes(&plan, Device::Cow) {
+            let error = Error::new(ErrorKind::NoSpace, "test");
+            store.finish_plan(plan, Err(error)).unwrap_err();
+            break;
+        }
+        store.finish_plan(plan, Ok(())).unwrap();
+    }
+    assert!(store.is_cancelling());
+    let Ok(Commit::Plan(plan)) = store.commit_exceptions() else {
+        panic!("the plan that found no space is due")
+    };
+    store.finish_plan(plan, Ok(())).unwrap();
+    store.prepare_resize(9 * CHUNK, 0).unwrap();
 }

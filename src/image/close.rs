@@ -19,7 +19,8 @@ impl Image {
     /// Forgets every exception: the image reads as its origin again. Durable when it returns.
     ///
     /// # Errors
-    /// As [`Image::flush`]. [`ErrorKind::Busy`](crate::ErrorKind::Busy) while a merge or the like is under way.
+    /// As [`Image::flush`]. After [`ErrorKind::NoSpace`](crate::ErrorKind::NoSpace) it may have reached the disk: it is finished by whatever
+    /// comes next of a write, a flush and another such call. [`ErrorKind::Busy`](crate::ErrorKind::Busy) while a merge or the like is under way.
     pub fn make_empty(&self) -> Result<()> {
         let _job = self.inner.begin_change()?;
         let _closed = self.inner.gate.close();

@@ -198,8 +198,9 @@ impl OriginFacts {
         }
         match &options.origin {
             Some((name, format)) if !options.bare => {
-                let path = names::resolve(name, Some(layer))?;
-                OriginFacts::of_file(&path, *format).map(Some)
+                let named = names::resolve(name, Some(layer))?;
+                let path = options.origin_path.as_ref().unwrap_or(&named);
+                OriginFacts::of_file(path, *format).map(Some)
             }
             _ => Ok(None),
         }

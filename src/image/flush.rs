@@ -100,20 +100,31 @@ impl Layer {
         }
         // A plan that failed for want of space comes back as it was; what completed since needs a second one. More are not needed: what
         // completes while they run belongs to a later flush.
-        let mut plans = 0;
+        let (mut plans, mut freed) = (0, false);
         while plans < 2 {
             let seen = self.changed.generation();
             let commit = self.store_mut()?.commit_exceptions();
             match commit.map_err(|error| self.named(error))? {
                 Commit::Plan(plan) => {
                     // What a cancelled job has to finish first does not count.
-                    plans += u32::from(plan.purpose() == Purpose::Commit);
+                    let is_commit = plan.purpose() == Purpose::Commit;
                     self.run(plan)?;
+                    plans += u32::from(is_commit);
+                    freed |= !is_commit;
+                }
+                Commit::Wait if self.facts().is_out_of_space() => {
+                    return Err(self.out_of_space());
                 }
                 Commit::Wait => self.changed.wait(seen),
                 Commit::Clean if plans > 0 => break,
-                Commit::Clean => return self.latching(self.cow.flush()),
+                Commit::Clean => {
+                    self.latching(self.cow.flush())?;
+                    break;
+                }
             }
+        }
+        if freed {
+            self.reclaim();
         }
         Ok(())
     }

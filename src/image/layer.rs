@@ -138,11 +138,25 @@ impl Layer {
 
     /// Waits for something to happen after `seen`. A plan that ran out of space may be all there is to wait for: then it is tried again.
     pub(crate) fn wait(&self, seen: u64) -> Result<()> {
-        if self.facts().is_cancelling() {
+        let (is_cancelling, is_out_of_space) = {
+            let store = self.facts();
+            (store.is_cancelling(), store.is_out_of_space())
+        };
+        if is_cancelling {
             return self.flush();
+        }
+        if is_out_of_space {
+            return Err(self.out_of_space());
         }
         self.changed.wait(seen);
         Ok(())
+    }
+
+    /// Whoever tries a job again is not to be waited for: it may be the thread that would wait.
+    #[cold]
+    pub(crate) fn out_of_space(&self) -> Error {
+        let message = "a merge or another job ran out of space half-way and has to go on first";
+        self.named(Error::new(ErrorKind::NoSpace, message))
     }
 
     /// Runs a plan and gives it back.

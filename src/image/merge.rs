@@ -164,9 +164,20 @@ impl Drop for Merge {
 }
 
 impl Layer {
+    /// As [`Layer::leave_origin`], if a merge that is over left something to do.
+    pub(crate) fn leave_written_origin(&self, inner: &Inner) -> Result<()> {
+        match self.origin_written.load(Ordering::Acquire) {
+            true => self.leave_origin(inner),
+            false => Ok(()),
+        }
+    }
+
     /// Makes durable what merges wrote to the origin and locks that as an origin again, unless first writes still go there. To be called by
     /// whoever has the right to run a job.
     pub(crate) fn leave_origin(&self, inner: &Inner) -> Result<()> {
+        if self.facts().is_cancelling() {
+            self.flush()?;
+        }
         let _closed = inner.gate.close();
         let state = self.store()?.state();
         if matches!(state, State::Merging | State::MergeFailed) {
@@ -192,11 +203,10 @@ impl Layer {
             return Err(Error::new(ErrorKind::OriginMismatch, message).with_path(self.cow.name()));
         }
         self.lock_origin(LockMode::Writer)?;
-        let old_size = self.origin.end();
         let result = self
             .origin
             .prepare_for_merge(self.virtual_size())
-            .and_then(|()| self.record_growth(old_size));
+            .and_then(|()| self.record_growth());
         result.inspect_err(|_| {
             // After a merge that failed the origin is still written to.
             if self.facts().state() != State::MergeFailed {
@@ -206,13 +216,15 @@ impl Layer {
     }
 
     /// An origin that was made longer shall not look like another one at the next open.
-    fn record_growth(&self, old_size: u64) -> Result<()> {
+    fn record_growth(&self) -> Result<()> {
         let descriptor = self.facts().descriptor().cloned();
+        let size = self.origin.end();
         match descriptor {
-            Some(mut descriptor) if self.origin.end() != old_size => {
+            // 0: nobody knows.
+            Some(mut descriptor) if ![0, size].contains(&descriptor.origin_size) => {
                 // A size that is recorded and not there would make it look like another one, too.
                 self.origin.flush()?;
-                descriptor.origin_size = self.origin.end();
+                descriptor.origin_size = size;
                 self.run_job(|store| store.prepare_descriptor(Some(descriptor)))
             }
             _ => Ok(()),

@@ -218,6 +218,10 @@ impl<'a> Opener<'a> {
             None => None,
         };
         self.warn_of_damage(&store, storage.name());
+        if let Err(error) = store.check_bare_end(store.virtual_size()) {
+            self.warnings
+                .push(error.with_path(storage.name()).to_string());
+        }
         let layer = Layer::new(store, &hold, path, origin)
             .with_overflow(self.options.overflow)
             .with_doubtful_origin(other_size);
@@ -316,6 +320,9 @@ impl<'a> Opener<'a> {
     fn adopt(&mut self, image: &Image) -> Result<Origin> {
         let inner = &image.inner;
         let _job = inner.begin_job()?;
+        if inner.writable.load(Ordering::Acquire) {
+            inner.tops.top().leave_written_origin(inner)?;
+        }
         let _closed = inner.gate.close();
         let mut layer = Arc::clone(inner.tops.top());
         let own = inner.top_hold();

@@ -152,8 +152,8 @@ impl OpenOptions {
         self
     }
 
-    /// Size of the disk in bytes, a multiple of 512, if the image is a bare store. It does not record one; without this it is as long as
-    /// its origin, and without an origin as long as its last exception says.
+    /// Size of the disk in bytes, a multiple of 512, of a bare store. It does not record one; without this it is as long as its origin, and
+    /// without an origin as long as its last exception says. Has no meaning for an image that records its size.
     #[must_use]
     pub fn bare_size(mut self, size: u64) -> OpenOptions {
         self.bare_size = Some(size);
@@ -168,6 +168,7 @@ pub struct CreateOptions {
     pub(super) size: Option<u64>,
     pub(super) origin: Option<(String, Format)>,
     pub(super) origin_identity: Option<(Option<Uuid>, u64)>,
+    pub(super) origin_path: Option<PathBuf>,
     pub(super) bare: bool,
     pub(super) uuid: Option<Uuid>,
     pub(super) on_existing: bool,
@@ -206,6 +207,14 @@ impl CreateOptions {
     #[must_use]
     pub fn origin_identity(mut self, uuid: Option<Uuid>, size: u64) -> CreateOptions {
         self.origin_identity = Some((uuid, size));
+        self
+    }
+
+    /// Where the origin is looked up, instead of by the name that is stored: for a new file that is reached through a symbolic link or
+    /// will be moved.
+    #[must_use]
+    pub fn origin_path(mut self, path: impl Into<PathBuf>) -> CreateOptions {
+        self.origin_path = Some(path.into());
         self
     }
 

@@ -95,6 +95,7 @@ impl Image {
         check_depth(self.top())?;
         // Most of what has to be flushed is flushed while writes go on.
         self.top().flush()?;
+        self.top().leave_written_origin(inner)?;
         let _closed = inner.gate.close();
         let old = self.top();
         old.flush()?;

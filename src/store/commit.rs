@@ -60,8 +60,11 @@ impl Store {
             }
             return Ok(Commit::Plan(plan));
         }
-        if self.completed.is_empty() || self.state == State::Invalid {
+        if self.completed.is_empty() {
             return Ok(Commit::Clean);
+        }
+        if self.state == State::Invalid {
+            return Err(self.invalid_error());
         }
         if self.log_is_held()? {
             return Ok(Commit::Wait);

@@ -24,7 +24,7 @@ impl Store {
     ///
     /// # Errors
     /// [`ErrorKind::InvalidArgument`] if the chunks are too small to hold one, a field is not legal, or the size differs from that of the
-    /// present descriptor, which [`Store::prepare_resize`] changes; [`ErrorKind::Corrupt`] if a descriptor slot is damaged and there are
+    /// present descriptor, which [`Store::prepare_resize`] changes, or a bare store has exceptions past the end that it gives; [`ErrorKind::Corrupt`] if a descriptor slot is damaged and there are
     /// exceptions past the end that the new one gives: the disk may have been larger; [`ErrorKind::Unsupported`] if no generation is left
     /// for another one; [`ErrorKind::MergeFailed`] after a merge that failed; [`ErrorKind::Busy`] while another job is under way.
     pub fn prepare_descriptor(&mut self, wanted: Option<Descriptor>) -> Result<()> {
@@ -32,6 +32,14 @@ impl Store {
             Descriptor::require_room(self.chunk_size())?;
             descriptor.encode()?;
             self.check_end(descriptor.virtual_size)?;
+            if self.descriptor.is_none() && self.reaches_past(descriptor.virtual_size) {
+                let message = format!(
+                    "exceptions reach up to {} bytes, and would be lost from a disk of {}",
+                    self.least_size(),
+                    descriptor.virtual_size
+                );
+                return Err(Error::new(ErrorKind::InvalidArgument, message));
+            }
             self.next_generation()?;
             // Where a slot is damaged, the other one may have another size than the disk.
             let known = self.descriptor.is_some() && self.damage.is_empty();

@@ -78,16 +78,18 @@ impl Job {
     /// What a plan has changed half-way is to be taken back, where that can be, or else to be finished.
     fn undo(&mut self, store: &mut Store) {
         match self {
-            Job::Descriptor(job) => job.undo(),
+            // A damaged slot is all that tells of a disk that was larger: it is replaced by the new descriptor or by none.
+            Job::Descriptor(job) if store.damage.is_empty() => job.undo(),
             Job::Resize(job) => job.undo(store),
-            Job::Merge(_) | Job::Drop(_) | Job::Empty(_) | Job::Invalidate(_) => {}
+            Job::Invalidate(job) => job.undo(),
+            Job::Descriptor(_) | Job::Merge(_) | Job::Drop(_) | Job::Empty(_) => {}
         }
     }
 
     /// The plan found no space.
-    fn found_no_space(&mut self) {
+    fn found_no_space(&mut self, store: &mut Store) {
         if let Job::Merge(job) = self {
-            job.found_no_space();
+            job.found_no_space(store);
         }
     }
 
@@ -193,6 +195,17 @@ impl Store {
         }
     }
 
+    /// Whether a plan of the job under way found no space half-way through a change of the metadata, and has not been tried again yet.
+    pub fn is_out_of_space(&self) -> bool {
+        self.job_unsure && self.job_plan.is_none()
+    }
+
+    /// Whether what has an exception must not be written: an emptying that was given up has to be finished, and what it drops would be lost.
+    #[inline]
+    pub(crate) fn may_be_empty(&self) -> bool {
+        self.cancel_due && matches!(self.job, Some(Job::Empty(_)))
+    }
+
     /// Whether a job was cancelled of which a plan found no space half-way, so that another one has to succeed first.
     /// [`Store::commit_exceptions`] gives it out; other jobs have to wait for it, and so do writes to what it is about.
     pub fn is_cancelling(&self) -> bool {
@@ -295,7 +308,9 @@ impl Store {
             }
             Err(error) if error.kind() == ErrorKind::NoSpace => {
                 self.job_unsure = job.changes_metadata();
-                job.found_no_space();
+                // Nobody drives that one.
+                self.cancel_due |= self.repairs_for_writes && self.job_unsure;
+                job.found_no_space(self);
                 self.job = Some(job);
                 Err(error)
             }

@@ -100,11 +100,11 @@ impl Store {
         }
     }
 
-    /// How many of `len` mapped chunks from `first` on no merge is copying.
+    /// How many of `len` mapped chunks from `first` on no job has hidden from writers.
     #[inline]
     fn unmerged_run(&self, first: u64, len: u64) -> u64 {
         if self.merging.is_empty() {
-            return len;
+            return if self.may_be_empty() { 0 } else { len };
         }
         let index = self.merging.partition_point(|&old| old < first);
         match self.merging.get(index) {

@@ -71,8 +71,9 @@ impl Store {
     /// Unlike the kernel's merge it works in large batches, which [`Store::next_plan`] hands out.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidArgument`] if the origin is shorter than the disk: the host makes it longer first; [`ErrorKind::Busy`] while
-    /// another job is under way; [`ErrorKind::Corrupt`] as [`Store::prepare_repair`].
+    /// [`ErrorKind::InvalidArgument`] if the origin is shorter than the disk: the host makes it longer first;
+    /// [`ErrorKind::OriginMismatch`] if a bare store has exceptions past the end of the disk, which would be lost;
+    /// [`ErrorKind::Busy`] while another job is under way; [`ErrorKind::Corrupt`] as [`Store::prepare_repair`].
     pub fn prepare_merge(&mut self, origin_size: u64) -> Result<()> {
         if origin_size < self.virtual_size {
             let message = format!(
@@ -81,6 +82,7 @@ impl Store {
             );
             return Err(Error::new(ErrorKind::InvalidArgument, message));
         }
+        self.check_bare_end(self.virtual_size)?;
         if self.descriptor.is_some() {
             self.check_end(self.virtual_size)?;
         }
@@ -116,10 +118,13 @@ impl MergeJob {
         }
     }
 
-    /// What a failed flush was to make durable may be gone: it is copied again.
-    pub(crate) fn found_no_space(&mut self) {
+    /// The batch is begun anew: what a failed flush was to make durable may be gone, and until then its chunks may be written to.
+    pub(crate) fn found_no_space(&mut self, store: &mut Store) {
         self.phase = match std::mem::replace(&mut self.phase, Phase::Quiesce) {
-            Phase::Flush { batch } => Phase::Copy { batch },
+            Phase::Copy { batch } | Phase::Flush { batch } => {
+                store.merging = Vec::new();
+                Phase::Read { from: batch.from }
+            }
             other => other,
         };
     }

@@ -271,10 +271,31 @@ impl Store {
     }
 
     /// Whether an exception lies past the end of a disk of `size` bytes.
-    fn reaches_past(&self, size: u64) -> bool {
+    pub(crate) fn reaches_past(&self, size: u64) -> bool {
         let end = self.chunk_size().count_for(size);
         let past_end = self.table.last_old().is_some_and(|old| old.0 >= end);
         past_end || !self.strays.is_empty()
+    }
+
+    /// The least size in bytes of a disk that has all exceptions.
+    pub(crate) fn least_size(&self) -> u64 {
+        let last = self.table.last_old().map(|old| old.0);
+        let last = last.max(self.strays.keys().next_back().copied());
+        let chunks = last.map_or(0, |old| old.saturating_add(1));
+        chunks.saturating_mul(self.chunk_size().bytes())
+    }
+
+    /// What a bare store is said to lie over is too short for its exceptions, which is all there is to tell a wrong origin by.
+    pub(crate) fn check_bare_end(&self, size: u64) -> Result<()> {
+        if self.descriptor.is_some() || !self.reaches_past(size) {
+            return Ok(());
+        }
+        let message = format!(
+            "exceptions reach up to {} bytes, which is past the end of a disk of {size} bytes: either it has another size, or this \
+             is not the origin",
+            self.least_size()
+        );
+        Err(Error::new(ErrorKind::OriginMismatch, message))
     }
 
     /// Refuses to drop what lies past the end of a disk of `size` bytes, if a damaged slot may have said another size. An interrupted
@@ -286,11 +307,7 @@ impl Store {
         if !self.reaches_past(size) {
             return Ok(());
         }
-        let last = self
-            .table
-            .last_old()
-            .map_or(0, |old| old.0.saturating_add(1));
-        let least = last.saturating_mul(self.chunk_size().bytes());
+        let least = self.least_size();
         let message = format!(
             "{damage}; the disk may have been larger than {size} bytes, for exceptions reach up to \
              {least}. They would be lost, so nothing is written: open it read-only, or record its size anew by adding a descriptor"

@@ -66,7 +66,7 @@ fn test_create_checks_everything_before_it_touches_a_file() {
     scratch.write("old", b"precious");
     scratch.write("bad.dms", &content(3, 100_000));
     fs::create_dir(scratch.path("directory")).unwrap();
-    symlink("nowhere", scratch.path("dangling")).unwrap();
+    symlink("nowhere/file", scratch.path("dangling")).unwrap();
     for (line, word) in [
         ("create old", "needs a size"),
         ("create -b missing.raw -F raw old", "missing.raw"),
@@ -93,7 +93,7 @@ fn test_create_checks_everything_before_it_touches_a_file() {
         ("create directory 1M", "directory"),
         ("create nowhere/new 1M", "nowhere"),
         ("create new/ 1M", "name of a file"),
-        ("create dangling 1M", "dangling"),
+        ("create dangling 1M", "nowhere"),
     ] {
         let run = scratch.untouched(|| scratch.dmsnap(line));
         run.fails(1, &[word]);

@@ -253,7 +253,7 @@ fn test_dump_shows_records_as_they_are() {
     let dump = scratch.dmsnap("dump --output json layer.dms").json();
     assert_eq!(
         dump["header"],
-        json!({"valid": 1, "version": 1, "chunk-size": 32})
+        json!({"valid": 1, "version": 1, "chunk-size-sectors": 32})
     );
     assert_eq!(
         dump["exceptions"],

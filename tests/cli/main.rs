@@ -21,5 +21,6 @@ mod holder;
 mod inspect;
 #[path = "../common/pattern.rs"]
 mod pattern;
+mod pitfalls;
 mod table;
 mod usage;

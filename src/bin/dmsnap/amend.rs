@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use dmsnap::format::Uuid;
-use dmsnap::{Amend, Image, OriginChoice};
+use dmsnap::{Amend, OriginChoice};
 
 use crate::args::{FormatArg, LayerFormat, OriginArgs, format_is_missing};
 use crate::failure::{About, Failure, Result};
@@ -53,8 +53,7 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
         .writable(true)
         // These two mend a descriptor.
         .ignore_descriptor_damage(args.add_descriptor.is_some() || args.remove_descriptor);
-    let image = Image::open(&args.file, &options).about(&args.file)?;
-    image.warnings().iter().for_each(output::warn);
+    let image = args.origin.open(&args.file, &options)?;
     image.amend(&amend).about(&args.file)?;
     image.close().about(&args.file)?;
     if !args.quiet {

@@ -3,11 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
-use dmsnap::{ChunkSize, Format, OpenOptions, OriginChoice};
+use dmsnap::format::Descriptor;
+use dmsnap::{ChunkSize, Format, Image, OpenOptions, OriginChoice};
 
-use crate::failure::{Failure, Result};
+use crate::failure::{About, Failure, Result};
 use crate::size::{parse_disk_size, parse_size};
-use crate::source;
+use crate::{output, source};
 
 /// A format by name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -99,12 +100,36 @@ impl OriginArgs {
         self.disk_size
     }
 
-    /// The topmost origin that was named, and its format.
-    pub(crate) fn first(&self) -> Result<Option<(&Path, Format)>> {
-        match self.paths.first() {
-            Some(path) => Ok(Some((path, self.format_of(0, path)?))),
-            None => Ok(None),
-        }
+    /// Refuses what cannot be said of a raw image.
+    pub(crate) fn refuse_for_raw(&self, path: &Path) -> Result<()> {
+        let option = match self {
+            _ if self.is_given() => "--origin",
+            _ if self.disk_size.is_some() => "--disk-size",
+            _ if self.ignore_origin_uuid => "--ignore-origin-uuid",
+            _ => return Ok(()),
+        };
+        Err(Failure::at(
+            path,
+            format!(
+                "a raw image lies over nothing and is as long as it is: {option} is for layers"
+            ),
+        ))
+    }
+
+    /// The topmost origin that was named, its format, and what was said of what lies below that.
+    pub(crate) fn first(&self) -> Result<Option<(&Path, Format, OriginArgs)>> {
+        // Finds contradictions.
+        self.choice(OriginChoice::FromImage)?;
+        let Some(path) = self.paths.first() else {
+            return Ok(None);
+        };
+        let below = OriginArgs {
+            paths: self.paths[1..].to_vec(),
+            formats: self.formats.get(1..).unwrap_or_default().to_vec(),
+            ignore_origin_uuid: self.ignore_origin_uuid && self.paths.len() > 1,
+            ..OriginArgs::default()
+        };
+        Ok(Some((path, self.format_of(0, path)?, below)))
     }
 
     /// What was named, or `stored` if nothing was. Below the last layer that was named, what it stores is followed.
@@ -149,6 +174,22 @@ impl OriginArgs {
         })
     }
 
+    /// Opens a layer with options from here.
+    pub(crate) fn open(&self, path: &Path, options: &OpenOptions) -> Result<Image> {
+        let image = Image::open(path, options).about(path)?;
+        if let (Some(size), Some(descriptor)) = (self.disk_size, image.descriptor()) {
+            return Err(Failure::at(
+                path,
+                format!(
+                    "records that its disk has {} bytes: --disk-size {size} is for stores without a descriptor",
+                    descriptor.virtual_size
+                ),
+            ));
+        }
+        image.warnings().iter().for_each(output::warn);
+        Ok(image)
+    }
+
     /// A format that was not given is raw; but a layer that is taken for raw bytes by mistake would show garbage.
     fn format_of(&self, at: usize, path: &Path) -> Result<Format> {
         if let Some(format) = self.formats.get(at) {
@@ -168,7 +209,7 @@ impl OriginArgs {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct CreateSettings {
     pub(crate) chunk_size: Option<ChunkSize>,
-    pub(crate) bare: bool,
+    pub(crate) bare: Option<bool>,
     pub(crate) backing: Option<String>,
     pub(crate) backing_format: Option<Format>,
     pub(crate) size: Option<u64>,
@@ -199,7 +240,7 @@ impl CreateSettings {
     fn set(&mut self, name: &str, value: &str) -> std::result::Result<(), String> {
         match name {
             "chunk_size" | "cluster_size" => self.chunk_size = Some(parse_chunk_size(value)?),
-            "bare" => self.bare = parse_switch(value)?,
+            "bare" => self.bare = Some(parse_switch(value)?),
             "size" => self.size = Some(parse_disk_size(value)?),
             "backing_file" => self.backing = Some(value.to_string()),
             "backing_fmt" => {
@@ -211,9 +252,51 @@ impl CreateSettings {
         Ok(())
     }
 
+    /// Adds what was said of the backing by options of its own.
+    pub(crate) fn take_backing(
+        &mut self,
+        backing: Option<&String>,
+        format: Option<FormatArg>,
+    ) -> Result<()> {
+        once("backing", &mut self.backing, backing.cloned())?;
+        let format = format.map(Format::from);
+        once("backing format", &mut self.backing_format, format)?;
+        match (&self.backing, self.backing_format) {
+            (Some(backing), None) => Err(format_is_missing(backing)),
+            (None, Some(_)) => Err(Failure::new(
+                "-F without -b or -B: which backing has this format?",
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether nothing was said that only a layer has.
+    pub(crate) fn suit_raw(&self) -> bool {
+        self.backing.is_none() && self.bare.is_none() && self.chunk_size.is_none()
+    }
+
+    /// Whether a chunk has room for a descriptor.
+    pub(crate) fn has_room(&self) -> bool {
+        Descriptor::slot_offsets(self.chunk_size()).is_some()
+    }
+
     /// The chunk size that was asked for, or the default.
     pub(crate) fn chunk_size(&self) -> ChunkSize {
         self.chunk_size.unwrap_or(ChunkSize::DEFAULT)
+    }
+}
+
+/// What may be said by -o or by an option of its own, but once.
+pub(crate) fn once<T>(what: &str, setting: &mut Option<T>, own: Option<T>) -> Result<()> {
+    match (&setting, own) {
+        (Some(_), Some(_)) => Err(Failure::new(format!(
+            "the {what} is given twice, by -o and besides it"
+        ))),
+        (None, Some(own)) => {
+            *setting = Some(own);
+            Ok(())
+        }
+        _ => Ok(()),
     }
 }
 
@@ -243,7 +326,7 @@ mod tests {
         let settings =
             parse("chunk_size=4k,bare=on,size=1M,backing_file=a b,backing_fmt=raw").unwrap();
         assert_eq!(settings.chunk_size().bytes(), 4096);
-        assert!(settings.bare);
+        assert_eq!(settings.bare, Some(true));
         assert_eq!(settings.size, Some(1 << 20));
         assert_eq!(settings.backing.as_deref(), Some("a b"));
         assert_eq!(settings.backing_format, Some(Format::Raw));

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::ValueEnum;
-use dmsnap::store::Severity;
+use dmsnap::store::{FindingKind, Severity};
 use dmsnap::{CheckOptions, CheckOutcome, ErrorKind, Repair};
 use serde::Serialize;
 
@@ -96,6 +96,9 @@ struct Details {
 #[derive(Serialize)]
 struct Finding {
     severity: &'static str,
+    /// Whether a new descriptor would mend it.
+    #[serde(skip)]
+    is_descriptor: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     offset: Option<u64>,
     message: String,
@@ -143,10 +146,10 @@ fn options(args: &Args) -> Result<CheckOptions> {
         });
     if let Some(size) = args.origin.disk_size() {
         options = options.origin_size(size);
-    } else if let Some((path, format)) = args.origin.first()? {
+    } else if let Some((path, format, below)) = args.origin.first()? {
         let how = How {
             format: Some(format),
-            origin: &OriginArgs::default(),
+            origin: &below,
             share: args.force_share,
         };
         options = options.origin_size(Source::open(path, how)?.size());
@@ -165,6 +168,8 @@ impl Outcome {
                 Severity::Repairable => "repairable",
                 Severity::Corruption => "corruption",
             },
+            is_descriptor: finding.severity == Severity::Corruption
+                && finding.kind == FindingKind::Descriptor,
             offset: finding.offset,
             message: finding.message.clone(),
         });
@@ -244,6 +249,11 @@ impl Outcome {
                 "{}: data is lost or may be wrong. Work on a copy; nothing here repairs this.",
                 output::count(self.corruptions, "corruption")
             ))?;
+            if details.findings.iter().any(|found| found.is_descriptor) {
+                output::line(
+                    "An image descriptor can be written anew by `dmsnap amend --add-descriptor SIZE`.",
+                )?;
+            }
         }
         if details.repairable > 0 {
             output::line(format_args!(

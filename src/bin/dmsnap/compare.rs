@@ -6,15 +6,15 @@ use dmsnap::{ByteRange, Format};
 
 use crate::args::{FormatArg, OriginArgs};
 use crate::failure::{Failure, Result};
-use crate::output;
 use crate::progress::Progress;
 use crate::source::{self, How, Runs, Source};
+use crate::{gate, output};
 
 /// Compare the content of two images
 #[derive(clap::Args)]
 #[command(after_help = "\
 Where one is longer, the rest of it must read as zeros to count as the same, unless -s is given. What lies below is \
-said of FILE1, or of FILE2 if FILE1 is raw.
+said of stores that do not record it, of both if both are such; if none is, of FILE1, or of FILE2 if FILE1 is raw.
 
 Exit codes: 0 the same content; 1 different content, or wrong usage; 2 an image could not be opened; 3 its allocation could not be found out; 4 it could not be read.")]
 pub(crate) struct Args {
@@ -107,20 +107,47 @@ fn say(args: &Args, what: std::fmt::Arguments<'_>) -> Result<()> {
 
 fn open(args: &Args) -> Result<(Source, Source)> {
     let none = OriginArgs::default();
-    let is_raw = |path: &Path, format: Option<FormatArg>| match format {
-        Some(format) => Ok(format == FormatArg::Raw),
-        None => source::guess_format(path).map(|format| format == Format::Raw),
+    let files = [
+        Kind::of(&args.file1, args.a_format)?,
+        Kind::of(&args.file2, args.b_format)?,
+    ];
+    // What records nothing needs it; of two images that do without, the first layer takes it.
+    let is_meant = |at: usize| match files {
+        _ if files.contains(&Kind::Bare) => files[at] == Kind::Bare,
+        [Kind::Raw, _] => at == 1,
+        _ => at == 0,
     };
-    let for_second = is_raw(&args.file1, args.a_format)?;
-    let how = |format: Option<FormatArg>, mine: bool| How {
+    let how = |format: Option<FormatArg>, at: usize| How {
         format: format.map(Format::from),
-        origin: if mine { &args.origin } else { &none },
+        origin: if is_meant(at) { &args.origin } else { &none },
         share: args.force_share,
     };
     Ok((
-        Source::open(&args.file1, how(args.a_format, !for_second))?,
-        Source::open(&args.file2, how(args.b_format, for_second))?,
+        Source::open(&args.file1, how(args.a_format, 0))?,
+        Source::open(&args.file2, how(args.b_format, 1))?,
     ))
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Raw,
+    /// A layer that records what it lies over.
+    Layer,
+    Bare,
+}
+
+impl Kind {
+    fn of(path: &Path, format: Option<FormatArg>) -> Result<Kind> {
+        let format = match format {
+            Some(format) => format.into(),
+            None => source::guess_format(path)?,
+        };
+        Ok(match format {
+            Format::Raw => Kind::Raw,
+            Format::Dmsnap if gate::is_bare(path) => Kind::Bare,
+            Format::Dmsnap => Kind::Layer,
+        })
+    }
 }
 
 struct Comparison<'a> {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use dmsnap::storage::Storage;
 use dmsnap::{CreateOptions, Format, Image};
 
-use crate::args::{CreateSettings, FormatArg, format_is_missing};
+use crate::args::{CreateSettings, FormatArg, once};
 use crate::failure::{About, Failure, Result};
 use crate::size::parse_disk_size;
 use crate::target::{self, Target};
@@ -57,37 +57,13 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
 fn merge_settings(args: &Args) -> Result<CreateSettings> {
     let mut settings = CreateSettings::parse(&args.options)?;
     once("size", &mut settings.size, args.size)?;
-    once("backing", &mut settings.backing, args.backing.clone())?;
-    once(
-        "backing format",
-        &mut settings.backing_format,
-        args.backing_format.map(Format::from),
-    )?;
-    settings.bare |= args.bare;
-    match (&settings.backing, settings.backing_format) {
-        (Some(backing), None) => Err(format_is_missing(backing)),
-        (None, Some(_)) => Err(Failure::new(
-            "-F without -b: which backing has this format?",
-        )),
-        _ => Ok(settings),
-    }
-}
-
-fn once<T>(what: &str, setting: &mut Option<T>, own: Option<T>) -> Result<()> {
-    match (&setting, own) {
-        (Some(_), Some(_)) => Err(Failure::new(format!(
-            "the {what} is given twice, by -o and besides it"
-        ))),
-        (None, Some(own)) => {
-            *setting = Some(own);
-            Ok(())
-        }
-        _ => Ok(()),
-    }
+    settings.take_backing(args.backing.as_ref(), args.backing_format)?;
+    once("bare switch", &mut settings.bare, args.bare.then_some(true))?;
+    Ok(settings)
 }
 
 fn create_raw(args: &Args, settings: &CreateSettings) -> Result<()> {
-    if settings.backing.is_some() || settings.bare || settings.chunk_size.is_some() {
+    if !settings.suit_raw() {
         return Err(Failure::new(
             "a raw image has no backing, no chunks and no descriptor",
         ));
@@ -115,13 +91,15 @@ fn create_raw(args: &Args, settings: &CreateSettings) -> Result<()> {
 }
 
 fn create_layer(args: &Args, settings: &CreateSettings) -> Result<()> {
-    let options = create_options(args, settings)?;
+    let mut options = create_options(args, settings)?;
     let sources = match (&settings.backing, settings.backing_format) {
         (Some(name), Some(format)) => {
             let backing = target::directory(&args.file).join(name);
             if format == Format::Raw && !args.backing_unsafe {
                 source::warn_of_layer_as_raw(&backing);
             }
+            // The name as the user has it may be that of a link, which leads to another directory.
+            options = options.origin_path(&backing);
             gate::chain(&backing, format)
         }
         _ => Vec::new(),
@@ -133,7 +111,7 @@ fn create_layer(args: &Args, settings: &CreateSettings) -> Result<()> {
         .map_err(|failure| target.rename_in(failure))?;
     target.commit()?;
     let chunk_size = settings.chunk_size().bytes();
-    if settings.bare {
+    if settings.bare == Some(true) {
         return say(
             args,
             format_args!("fmt=dmsnap chunk_size={chunk_size} bare=on"),
@@ -152,7 +130,7 @@ fn create_layer(args: &Args, settings: &CreateSettings) -> Result<()> {
 
 fn create_options(args: &Args, settings: &CreateSettings) -> Result<CreateOptions> {
     let mut options = CreateOptions::new().chunk_size(settings.chunk_size());
-    if settings.bare {
+    if settings.bare == Some(true) {
         if settings.size.is_some() || settings.backing.is_some() {
             return Err(Failure::at(
                 &args.file,

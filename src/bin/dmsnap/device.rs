@@ -24,6 +24,25 @@ pub(crate) fn check_name(name: &str) -> Result<()> {
     Ok(())
 }
 
+/// A name that device-mapper takes, from that of the layer.
+pub(crate) fn derive_name(layer: &Path) -> Result<String> {
+    let stem = layer.file_stem().unwrap_or_default().to_string_lossy();
+    let taken = |c: char| c.is_ascii_alphanumeric() || "-_.+".contains(c);
+    let name: String = stem
+        .chars()
+        .map(|c| if taken(c) { c } else { '_' })
+        .collect();
+    if name.is_empty() || name.len() > MAX_NAME {
+        return Err(Failure::at(
+            layer,
+            format!(
+                "no name for a device follows from this, which is to have 1 to {MAX_NAME} letters: give one by --name"
+            ),
+        ));
+    }
+    Ok(name)
+}
+
 /// The smallest chunk that suits every device.
 const ANY_BLOCK: u64 = 4096;
 
@@ -73,4 +92,20 @@ fn logical_block(device: &Path) -> Option<u64> {
         .iter()
         .filter_map(|queue| fs::read_to_string(queue.join("logical_block_size")).ok());
     texts.next()?.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn test_names_that_follow_from_files() {
+        assert_eq!(
+            derive_name(Path::new("dir/my layer.dms")).unwrap(),
+            "my_layer"
+        );
+        for long in ["x".repeat(MAX_NAME + 1), String::new()] {
+            assert!(derive_name(Path::new(&long)).is_err(), "{long}");
+        }
+    }
 }

@@ -49,8 +49,8 @@ struct Dump {
 struct HeaderDump {
     valid: u32,
     version: u32,
-    /// In sectors, as on disk.
-    chunk_size: u64,
+    /// As on disk.
+    chunk_size_sectors: u64,
 }
 
 #[derive(Serialize)]
@@ -127,7 +127,7 @@ impl From<&Header> for HeaderDump {
         HeaderDump {
             valid: header.valid,
             version: header.version,
-            chunk_size: header.chunk_size.sectors(),
+            chunk_size_sectors: header.chunk_size.sectors(),
         }
     }
 }
@@ -155,7 +155,7 @@ impl Dump {
         let HeaderDump {
             valid,
             version,
-            chunk_size,
+            chunk_size_sectors: chunk_size,
         } = self.header;
         output::line(format_args!(
             "header: valid={valid} version={version} chunk_size={chunk_size} sectors"

@@ -53,6 +53,29 @@ pub(crate) fn chain(path: &Path, format: Format) -> Vec<PathBuf> {
 
 /// Name and format of the backing that a layer records. What cannot be read is left to the library, which tells it better.
 fn stored_backing(path: &Path) -> Result<Option<(String, Option<String>)>> {
+    let Records::Descriptor(descriptor) = records(path)? else {
+        return Ok(None);
+    };
+    let descriptor = *descriptor;
+    Ok(descriptor
+        .origin_name
+        .map(|name| (name, descriptor.origin_format)))
+}
+
+/// Whether the file is a store that does not record what it lies over. What cannot be read is left to whoever opens it.
+pub(crate) fn is_bare(path: &Path) -> bool {
+    matches!(records(path), Ok(Records::Nothing))
+}
+
+/// What a layer records about itself.
+enum Records {
+    Descriptor(Box<Descriptor>),
+    Nothing,
+    /// It is damaged, or no layer.
+    Unknown,
+}
+
+fn records(path: &Path) -> Result<Records> {
     let file = FileOptions::new()
         .lock(LockMode::None)
         .open(path)
@@ -64,18 +87,17 @@ fn stored_backing(path: &Path) -> Result<Option<(String, Option<String>)>> {
         Ok(bytes)
     };
     let Ok(HeaderState::Store(header)) = Header::decode(&slot(0).about(path)?) else {
-        return Ok(None);
+        return Ok(Records::Unknown);
     };
     let Some([first, second]) = Descriptor::slot_offsets(header.chunk_size) else {
-        return Ok(None);
+        return Ok(Records::Nothing);
     };
     let chosen = Descriptor::choose(&slot(first).about(path)?, &slot(second).about(path)?);
-    let Ok(Some((_, descriptor))) = chosen else {
-        return Ok(None);
-    };
-    Ok(descriptor
-        .origin_name
-        .map(|name| (name, descriptor.origin_format)))
+    Ok(match chosen {
+        Ok(Some((_, descriptor))) => Records::Descriptor(Box::new(descriptor)),
+        Ok(None) => Records::Nothing,
+        Err(_) => Records::Unknown,
+    })
 }
 
 const SLOT: u64 = dmsnap::format::DESCRIPTOR_SLOT_SIZE as u64;

@@ -10,7 +10,7 @@ use dmsnap::{ErrorKind, Format, Image, ImageInfo, OriginChoice, inspect};
 use serde::Serialize;
 
 use crate::args::{FormatArg, OriginArgs};
-use crate::failure::{About, Failure, Result};
+use crate::failure::{About, Result};
 use crate::output::{self, OutputFormat};
 use crate::size::human;
 use crate::{gate, source};
@@ -106,13 +106,10 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
         None => source::guess_format(path)?,
     };
     let mut facts = vec![match format {
-        Format::Raw if args.origin.is_given() => {
-            return Err(Failure::at(
-                path,
-                "a raw image lies over nothing: --origin is for layers",
-            ));
+        Format::Raw => {
+            args.origin.refuse_for_raw(path)?;
+            raw_facts(path)?
         }
-        Format::Raw => raw_facts(path)?,
         Format::Dmsnap => top_facts(args)?,
     }];
     if args.backing_chain && format == Format::Dmsnap {

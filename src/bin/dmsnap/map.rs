@@ -66,8 +66,7 @@ impl From<ImageExtent> for Extent {
 pub(crate) fn run(args: &Args) -> Result<u8> {
     args.format.check(&args.file)?;
     let options = args.origin.options()?.lock(!args.force_share);
-    let image = Image::open(&args.file, &options).about(&args.file)?;
-    image.warnings().iter().for_each(output::warn);
+    let image = args.origin.open(&args.file, &options)?;
     let size = image.size();
     if args.start_offset > size {
         return Err(Failure::at(

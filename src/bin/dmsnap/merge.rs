@@ -35,8 +35,7 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
     args.format.check(&args.file)?;
     let interrupt = Interrupt::catch()?;
     let options = args.origin.options()?.writable(true);
-    let image = Image::open(&args.file, &options).about(&args.file)?;
-    image.warnings().iter().for_each(output::warn);
+    let image = args.origin.open(&args.file, &options)?;
     let info = image.info().about(&args.file)?;
     let origin = info.chain.into_iter().nth(1);
     let Some(origin) = origin else {

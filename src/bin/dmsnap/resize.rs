@@ -2,8 +2,6 @@
 
 use std::path::PathBuf;
 
-use dmsnap::Image;
-
 use crate::args::{LayerFormat, OriginArgs};
 use crate::failure::{About, Failure, Result};
 use crate::output;
@@ -60,8 +58,7 @@ impl Change {
 pub(crate) fn run(args: &Args) -> Result<u8> {
     args.format.check(&args.file)?;
     let options = args.origin.options()?.writable(true);
-    let image = Image::open(&args.file, &options).about(&args.file)?;
-    image.warnings().iter().for_each(output::warn);
+    let image = args.origin.open(&args.file, &options)?;
     let old = image.size();
     let Some(new) = args.size.apply(old) else {
         return Err(Failure::at(

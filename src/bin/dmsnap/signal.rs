@@ -1,5 +1,6 @@
 //! Being told to stop.
 
+use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -20,6 +21,10 @@ impl Interrupt {
         let signal = Arc::new(AtomicUsize::new(0));
         let again = Arc::new(AtomicBool::new(false));
         for number in [SIGINT, SIGTERM, SIGHUP] {
+            // nohup, or a shell that has put the program into the background.
+            if is_ignored(number as u32) {
+                continue;
+            }
             // In this order: the first signal sets what the second one finds.
             flag::register_conditional_shutdown(
                 number,
@@ -46,6 +51,14 @@ impl Interrupt {
                 .with_code(exit_code(number))),
         }
     }
+}
+
+/// Whether whoever started this process has it ignore the signal.
+fn is_ignored(number: u32) -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.is_some_and(|mask| mask >> (number - 1) & 1 == 1)
 }
 
 /// As shells report a process that a signal ended.

@@ -2,8 +2,6 @@
 
 use std::path::PathBuf;
 
-use dmsnap::Image;
-
 use crate::args::{CreateSettings, LayerFormat, OriginArgs};
 use crate::failure::{About, Failure, Result};
 use crate::output;
@@ -33,7 +31,7 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> Result<u8> {
     args.format.check(&args.file)?;
     let settings = CreateSettings::parse(&args.options)?;
-    if settings.bare
+    if settings.bare.is_some()
         || settings.size.is_some()
         || settings.backing.is_some()
         || settings.backing_format.is_some()
@@ -43,8 +41,7 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
         ));
     }
     let options = args.origin.options()?.writable(true);
-    let image = Image::open(&args.file, &options).about(&args.file)?;
-    image.warnings().iter().for_each(output::warn);
+    let image = args.origin.open(&args.file, &options)?;
     image
         .snapshot(&args.new, settings.chunk_size)
         .about(&args.new)?;

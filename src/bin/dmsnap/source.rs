@@ -105,15 +105,13 @@ impl Source {
 
     fn open_as(path: &Path, format: Format, stored: OriginChoice, how: How<'_>) -> Result<Source> {
         match format {
-            Format::Raw if how.origin.is_given() => Err(Failure::at(
-                path,
-                "a raw image lies over nothing: --origin is for layers",
-            )),
-            Format::Raw => RawImage::open(path, how.share).map(|raw| Source::Raw(Box::new(raw))),
+            Format::Raw => {
+                how.origin.refuse_for_raw(path)?;
+                RawImage::open(path, how.share).map(|raw| Source::Raw(Box::new(raw)))
+            }
             Format::Dmsnap => {
                 let options = how.origin.options_over(stored)?.lock(!how.share);
-                let image = Image::open(path, &options).about(path)?;
-                image.warnings().iter().for_each(output::warn);
+                let image = how.origin.open(path, &options)?;
                 Ok(Source::Layer(Box::new(image)))
             }
         }

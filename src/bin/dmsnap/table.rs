@@ -61,9 +61,6 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
     // What cannot be opened is told by the library, better than by a list of findings.
     let (mut info, warnings) = look_at(args)?;
     warnings.iter().for_each(output::warn);
-    if clear_traces(path)? {
-        (info, _) = look_at(args)?;
-    }
     let table = Table::new(args, &info)?;
     let devices: Vec<&str> = args
         .origin_dev
@@ -72,6 +69,10 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
         .map(String::as_str)
         .collect();
     device::check_blocks(path, info.chunk_size.bytes(), &devices)?;
+    // Nothing was written so far.
+    if clear_traces(path)? {
+        (info, _) = look_at(args)?;
+    }
     fit_length(args, &info)?;
     table.print()?;
     Ok(0)
@@ -234,8 +235,12 @@ impl Table {
                 Some((device.clone(), sectors.min(length)))
             }
         };
+        let name = match &args.name {
+            Some(name) => name.clone(),
+            None => device::derive_name(path)?,
+        };
         Ok(Table {
-            name: args.name.clone().unwrap_or_else(|| device_name(path)),
+            name,
             length,
             origin: origin.filter(|(_, sectors)| *sectors > 0),
             layer_below: below
@@ -303,22 +308,6 @@ impl Table {
     }
 }
 
-/// A name that device-mapper takes.
-fn device_name(path: &Path) -> String {
-    let stem = path
-        .file_stem()
-        .map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
-    stem.chars()
-        .map(|c| {
-            if c.is_ascii_alphanumeric() || "-_.+".contains(c) {
-                c
-            } else {
-                '_'
-            }
-        })
-        .collect()
-}
-
 /// A word for a shell.
 fn quote(text: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "/-_.+:=@".contains(c);
@@ -351,6 +340,5 @@ mod tests {
         assert_eq!(quote("/dev/loop0"), "/dev/loop0");
         assert_eq!(quote("a b"), "'a b'");
         assert_eq!(quote("it's"), "'it'\\''s'");
-        assert_eq!(device_name(Path::new("dir/my layer.dms")), "my_layer");
     }
 }

@@ -55,13 +55,13 @@ impl Target {
                 )
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                (new_place(name)?, Replaces::Nothing)
+                (new_place(&follow(name)?)?, Replaces::Nothing)
             }
             Err(error) => return Err(error).about(name),
         };
         let work = match replaces {
             Replaces::BlockDevice => place.clone(),
-            _ => directory(&place).join(temporary_name()),
+            _ => workplace(name, &place)?,
         };
         Ok(Target {
             name: name.to_path_buf(),
@@ -169,6 +169,38 @@ fn refuse_source(name: &Path, old: &Metadata, sources: &[PathBuf]) -> Result<()>
         }
     }
     Ok(())
+}
+
+/// Where a link leads that may lead to a file which does not exist yet.
+fn follow(name: &Path) -> Result<PathBuf> {
+    let mut place = name.to_path_buf();
+    for _ in 0..MAX_LINKS {
+        match fs::read_link(&place) {
+            Ok(next) => place = directory(&place).join(next),
+            Err(_) => return Ok(place),
+        }
+    }
+    Err(Failure::at(name, "too many levels of symbolic links"))
+}
+
+/// As Linux has it.
+const MAX_LINKS: usize = 40;
+
+/// The name under which the file grows, once it is known that one can be made there.
+fn workplace(name: &Path, place: &Path) -> Result<PathBuf> {
+    let directory = directory(place);
+    let work = directory.join(temporary_name());
+    let made = File::create_new(&work).and_then(|_| fs::remove_file(&work));
+    made.map_err(|error| {
+        Failure::at(
+            name,
+            format!(
+                "no file can be made in the directory {}, in which the new one grows until it is complete: {error}",
+                directory.display()
+            ),
+        )
+    })?;
+    Ok(work)
 }
 
 /// Where a file will be that does not exist yet.

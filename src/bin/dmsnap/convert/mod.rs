@@ -7,13 +7,13 @@ use std::path::{Path, PathBuf};
 
 use dmsnap::{CreateOptions, Format, Image, OriginChoice};
 
-use crate::args::{CreateSettings, FormatArg, OriginArgs, format_is_missing};
+use crate::args::{CreateSettings, FormatArg, OriginArgs};
 use crate::failure::{About, Failure, Result};
-use crate::output;
 use crate::progress::Progress;
 use crate::signal::Interrupt;
 use crate::source::{self, How, Source};
 use crate::target::{self, Target};
+use crate::{gate, output};
 use copy::{Copy, Difference};
 use writer::{LayerWriter, RawWriter, Writer};
 
@@ -109,21 +109,17 @@ fn settings(args: &Args) -> Result<CreateSettings> {
             "the size is that of the source: -o takes no size here",
         ));
     }
-    if settings.backing.is_some() && args.backing.is_some() {
-        return Err(Failure::new("the backing is given twice, by -o and -B"));
-    }
-    settings.backing = settings.backing.or_else(|| args.backing.clone());
-    settings.backing_format = args
-        .backing_format
-        .map(Format::from)
-        .or(settings.backing_format);
-    let is_plain = settings.backing.is_none() && settings.backing_format.is_none();
-    if args.target_format == FormatArg::Raw
-        && (!is_plain || settings.bare || settings.chunk_size.is_some())
-    {
+    settings.take_backing(args.backing.as_ref(), args.backing_format)?;
+    if args.target_format == FormatArg::Raw && !settings.suit_raw() {
         return Err(Failure::new(
             "a raw image has no backing, no chunks and no descriptor",
         ));
+    }
+    if settings.bare == Some(false) && !settings.has_room() {
+        return Err(Failure::new(format!(
+            "chunks of {} bytes have no room for a descriptor: bare=off needs 4096 or more",
+            settings.chunk_size().bytes()
+        )));
     }
     Ok(settings)
 }
@@ -133,11 +129,16 @@ fn open_backing(args: &Args, settings: &CreateSettings) -> Result<Option<Backing
         return Ok(None);
     };
     let Some(format) = settings.backing_format else {
-        return Err(format_is_missing(&name));
+        return Ok(None);
     };
     let path = args.target.parent().unwrap_or(Path::new("")).join(&name);
     if format == Format::Raw {
         source::warn_of_layer_as_raw(&path);
+    } else if gate::is_bare(&path) {
+        return Err(Failure::at(
+            &path,
+            "a bare store cannot be a backing, because it does not record its own: add a descriptor to it first",
+        ));
     }
     let none = OriginArgs::default();
     let how = How {
@@ -171,7 +172,7 @@ fn to_layer(
     interrupt: &Interrupt,
 ) -> Result<()> {
     let chunk_size = settings.chunk_size();
-    let bare = settings.bare || dmsnap::format::Descriptor::slot_offsets(chunk_size).is_none();
+    let bare = settings.bare == Some(true) || !settings.has_room();
     let mut options = CreateOptions::new()
         .chunk_size(chunk_size)
         .bare(bare)
@@ -179,11 +180,14 @@ fn to_layer(
     if !bare {
         options = options.size(source.size());
     }
-    if let Some(Backing { name, format, .. }) = backing.filter(|_| !bare) {
-        options = options.origin(name, *format);
+    if let Some(backing) = backing.filter(|_| !bare) {
+        options = options
+            .origin(&backing.name, backing.format)
+            .origin_path(&backing.path);
     }
     Image::create(target.work(), &options).about(target.work())?;
-    let writer = LayerWriter::open(target.work(), origin_of(backing), source.size())?;
+    let bare_size = bare.then(|| source.size());
+    let writer = LayerWriter::open(target.work(), origin_of(backing), bare_size)?;
     let difference = match backing {
         Some(backing) => Difference::From(&backing.image),
         None => Difference::FromZeros,

@@ -71,12 +71,16 @@ pub(super) struct LayerWriter {
 }
 
 impl LayerWriter {
-    /// Opens it. `size` counts if it is bare.
-    pub(super) fn open(path: &Path, origin: OriginChoice, size: u64) -> Result<LayerWriter> {
-        let options = OpenOptions::new()
-            .writable(true)
-            .origin(origin)
-            .bare_size(size);
+    /// Opens it. A bare one does not say how long its disk is.
+    pub(super) fn open(
+        path: &Path,
+        origin: OriginChoice,
+        bare_size: Option<u64>,
+    ) -> Result<LayerWriter> {
+        let mut options = OpenOptions::new().writable(true).origin(origin);
+        if let Some(size) = bare_size {
+            options = options.bare_size(size);
+        }
         let image = Image::open(path, &options).about(path)?;
         Ok(LayerWriter { image })
     }

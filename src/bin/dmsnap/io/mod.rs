@@ -10,7 +10,6 @@ use dmsnap::Image;
 
 use crate::args::{LayerFormat, OriginArgs};
 use crate::failure::{About, Failure, Result};
-use crate::output;
 use command::Command;
 
 /// Read and write a layer by commands, as qemu-io does
@@ -51,8 +50,7 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
         .writable(!args.read_only)
         .direct(args.nocache)
         .lock(!args.force_share);
-    let image = Image::open(&args.file, &options).about(&args.file)?;
-    image.warnings().iter().for_each(output::warn);
+    let image = args.origin.open(&args.file, &options)?;
     let code = if args.cmd.is_empty() {
         interact(args, &image)?
     } else {
@@ -69,6 +67,9 @@ fn parse(text: &str) -> Result<Command> {
 fn execute(args: &Args, image: &Image, commands: &[Command]) -> Result<u8> {
     let mut code = 0;
     for command in commands {
+        if *command == Command::Quit {
+            break;
+        }
         code = code.max(one(args, image, command));
     }
     Ok(code)
