@@ -6,7 +6,6 @@ mod image_common;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::sync::Arc;
 
-use dmsnap::storage::testing::{CallKinds, Fault, FaultStorage};
 use dmsnap::storage::{
     CallbackStorage, FileOptions, HostCallbacks, LockMode, MemoryStorage, SharedStorage, Storage,
 };
@@ -255,75 +254,6 @@ fn test_a_snapshot_keeps_its_claims() {
     });
 }
 
-/// Where the origin's last flush in a merge finds no space, it stays locked until a later flush has succeeded, and no longer.
-#[test]
-fn test_an_origin_is_free_again_once_it_is_flushed() {
-    for dropped in [true, false] {
-        let (one, two) = (memory(), memory());
-        let origin = Arc::new(FaultStorage::new(base(memory())));
-        let shared: SharedStorage = origin.clone();
-        create(&one, CHUNK, SIZE);
-        create(&two, CHUNK, SIZE);
-        let image = open(&one, &shared);
-        image.write(&[1; 10], 0).unwrap();
-        let mut merge = image.start_merge().unwrap();
-        assert!(merge.step().unwrap(), "one batch");
-        // Goes to the origin.
-        image.write(&[2; 10], 3 * CHUNK).unwrap();
-        origin.arm(Fault::on(CallKinds::FLUSH).errno(28));
-        let error = merge.step().unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::NoSpace, "{error}");
-        let sibling = || {
-            Image::open_storage(
-                two.clone(),
-                &over(OriginChoice::Storage(shared.clone())).ignore_origin_uuid(true),
-            )
-        };
-        assert_busy(sibling());
-        if dropped {
-            origin.arm(Fault::on(CallKinds::FLUSH).errno(28));
-            drop(merge);
-            assert_busy(sibling());
-            image.flush().unwrap();
-        } else {
-            assert!(!merge.step().unwrap());
-            drop(merge);
-        }
-        drop(sibling().unwrap());
-        assert_whole(image, &one, &shared);
-    }
-}
-
-/// Records that a merge could not clear for want of space are cleared by the next flush; until then who writes to their chunks is told.
-#[test]
-fn test_a_merge_without_space_for_its_records_is_ended_by_a_flush() {
-    let cow = Arc::new(FaultStorage::new(memory()));
-    let (shared, other, origin): (SharedStorage, _, _) = (cow.clone(), memory(), base(memory()));
-    create(&shared, CHUNK, SIZE);
-    create(&other, CHUNK, SIZE);
-    let image = open(&shared, &origin);
-    image.write(&[1; 10], 0).unwrap();
-    image.flush().unwrap();
-    let writes = CallKinds::WRITE | CallKinds::WRITE_ZEROES;
-    cow.arm(Fault::on(writes).errno(28).forever());
-    let error = image.merge(&mut |_| true).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::NoSpace, "{error}");
-    for result in [image.write(&[2; 10], 5), image.flush()] {
-        let error = result.unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::NoSpace, "{error}");
-    }
-    image.write(&[3; 10], 2 * CHUNK).unwrap();
-    cow.disarm();
-    image.write(&[2; 10], 5).unwrap();
-    image.flush().unwrap();
-    drop(open(&other, &origin));
-    let found = contents(&image);
-    assert_same(&found[..15], &[[1; 5].as_slice(), &[2; 10]].concat(), "all");
-    image.merge(&mut |_| true).unwrap();
-    assert_same(&contents(&image), &found, "merged after all");
-    assert_whole(image, &shared, &origin);
-}
-
 #[test]
 fn test_an_image_handed_in_as_origin_may_not_lie_over_the_layer() {
     let directory = tempfile::tempdir().unwrap();
@@ -338,27 +268,4 @@ fn test_an_image_handed_in_as_origin_may_not_lie_over_the_layer() {
     let error = Image::open(path("below"), &options).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::ChainTooDeep, "{error}");
     assert!(error.to_string().contains("below"), "{error}");
-}
-
-/// A merge that ended by whatever flushed next no longer claims the origin, and the new layer knows nothing of it.
-#[test]
-fn test_a_snapshot_after_a_merge_without_space_frees_the_origin() {
-    let cow = Arc::new(FaultStorage::new(memory()));
-    let (shared, other, origin): (SharedStorage, _, _) = (cow.clone(), memory(), base(memory()));
-    create(&shared, CHUNK, SIZE);
-    create(&other, CHUNK, SIZE);
-    let image = open(&shared, &origin);
-    image.write(&[1; 10], 0).unwrap();
-    image.flush().unwrap();
-    let writes = CallKinds::WRITE | CallKinds::WRITE_ZEROES;
-    cow.arm(Fault::on(writes).errno(28).forever());
-    image.merge(&mut |_| true).unwrap_err();
-    cow.disarm();
-    assert_busy(Image::open_storage(
-        other.clone(),
-        &over(OriginChoice::Storage(origin.clone())),
-    ));
-    image.snapshot_to(memory(), None, None).unwrap();
-    drop(open(&other, &origin));
-    assert_same(&contents(&image)[..10], &[1; 10], "the new layer");
 }
