@@ -65,11 +65,13 @@ pub unsafe extern "C" fn dmsnap_store_commit_exceptions(
 /// `-ENOSPC` and `-EDQUOT` leave everything as it was: the store gives the same work out again when
 /// it is asked. They are for writes. A flush that failed for want of space has lost what it was to
 /// make durable, on Linux as elsewhere: report it as `-EIO`, unless what is below your flush
-/// promises otherwise. Any other failure of a plan that writes metadata or flushes, the COW file or the
-/// origin, ends writing until the store is loaded again: `DMSNAP_STATE_FAILED`. A merge has its
-/// flush of the origin in a plan of its own, and its records are cleared after that only. Where
-/// its copies or reads fail, the state is `DMSNAP_STATE_MERGE_FAILED`: the pair of store and origin
-/// is whole, first writes go on to the origin, and the merge can be begun again.
+/// promises otherwise.
+///
+/// Any other failure of a plan that writes metadata or flushes, the COW file or the origin, ends
+/// writing until the store is loaded again: `DMSNAP_STATE_FAILED`. A merge has its flush of the
+/// origin in a plan of its own, and its records are cleared after that only. Where its copies or
+/// reads fail, the state is `DMSNAP_STATE_MERGE_FAILED`: the pair of store and origin is whole,
+/// first writes go on to the origin, and the merge can be begun again.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dmsnap_store_finish_plan(
     store: Option<NonNull<dmsnap_store>>,
@@ -240,10 +242,12 @@ pub unsafe extern "C" fn dmsnap_store_cancel(store: Option<NonNull<dmsnap_store>
 
 /// Whether a job was cancelled of which a plan found no space half-way, so that what is on disk is
 /// not known until another plan has succeeded: what was begun is finished, or, where that can be
-/// (a descriptor, a size, `dmsnap_store_drop_snapshot`), taken back. `dmsnap_store_commit_exceptions` gives that out, and
-/// so does `dmsnap_store_prepare_exception` where it needs it. Until then other jobs are `-EBUSY`,
-/// and writes to what the job was about get `WAIT`: commit then instead of waiting. `false` for
-/// NULL.
+/// (a descriptor, a size, `dmsnap_store_drop_snapshot`), taken back.
+///
+/// `dmsnap_store_commit_exceptions` gives that plan out, and so does
+/// `dmsnap_store_prepare_exception` where it needs it. Until it has succeeded other jobs are
+/// `-EBUSY`, and writes to what the job was about get `WAIT`: commit then instead of waiting.
+/// `false` for NULL.
 #[unsafe(no_mangle)]
 pub extern "C" fn dmsnap_store_is_cancelling(store: Option<&dmsnap_store>) -> bool {
     guard_or(false, || shared(store).is_ok_and(Store::is_cancelling))
