@@ -4,7 +4,7 @@ use super::leaf::ENTRY_LEN;
 
 /// So many pieces are sorted as they are; more are spread over buckets as they come.
 const FEW: usize = 1 << 16;
-const BUCKETS: u64 = 128;
+const BUCKETS: u64 = 512;
 /// Pieces in a block of a bucket: small enough to be used for leaves again when it has been emptied.
 const BLOCK: usize = 256;
 /// Most bits of a digit when sorting; its counters and the ends of its runs stay in the cache.
@@ -146,7 +146,7 @@ pub(super) fn sort_by_old(part: &mut Vec<Piece>, spare: &mut Vec<Piece>) {
         for place in &mut places {
             sum += std::mem::replace(place, sum);
         }
-        spare.clear();
+        // Every place is written below: what is there already need not be cleared.
         spare.resize(part.len(), Piece::new(0, 0, 0));
         for piece in part.iter() {
             let place = &mut places[of(piece)];
