@@ -20,7 +20,7 @@ SHARED   := libdmsnap.so.$(VERSION)
 RELEASE  := $(or $(CARGO_TARGET_DIR),target)/release
 TESTS    := CARGO="$(CARGO)" tests/run.sh
 
-.PHONY: all build demo test lint unit ffi bench install uninstall clean help
+.PHONY: all build demo test lint unit ffi bench qemu iotests install uninstall clean help
 .NOTPARALLEL:
 
 all: build
@@ -45,6 +45,12 @@ ffi: ## the C and C++ programs, against an installed copy of the library
 
 bench: ## measures against raw files and prints a table of ratios
 	$(CARGO) bench --locked
+
+qemu: ## QEMU with the driver for dmsnap images, below target/qemu; QEMU_SRC= names a tree
+	qemu-patch/build.sh
+
+iotests: qemu ## QEMU's own tests with dmsnap images
+	qemu-patch/iotests.sh
 
 # Under sudo what was built before is installed: root need not have cargo.
 install: ## into PREFIX (/usr/local), below DESTDIR
