@@ -33,17 +33,17 @@ as_root() {
 # Headers and tools that QEMU is built with, as file or command and Debian package.
 install_needs() {
     local missing=() entry
-    for entry in libfdt:libfdt-dev glib-2.0:libglib2.0-dev pixman-1:libpixman-1-dev fuse3:libfuse3-dev liburing:liburing-dev; do
+    for entry in glib-2.0:libglib2.0-dev pixman-1:libpixman-1-dev fuse3:libfuse3-dev liburing:liburing-dev; do
         pkg-config --exists "${entry%%:*}" 2> /dev/null || missing+=("${entry#*:}")
     done
-    # These two come without a file for pkg-config in some releases.
-    [ -e /usr/include/libaio.h ] || missing+=(libaio-dev)
-    [ -e /usr/include/libfdt.h ] && missing=("${missing[@]/libfdt-dev/}")
+    # These come without a file for pkg-config in some releases.
+    for entry in libaio libfdt; do
+        [ -e "/usr/include/$entry.h" ] || missing+=("$entry-dev")
+    done
     for entry in flex bison ninja:ninja-build dpkg-source:dpkg-dev git cc:gcc pkg-config python3; do
         command -v "${entry%%:*}" > /dev/null || missing+=("${entry#*:}")
     done
     python3 -c 'import venv, ensurepip' 2> /dev/null || missing+=(python3-venv)
-    mapfile -t missing < <(printf '%s\n' "${missing[@]}" | sed '/^$/d' | sort -u)
     [ ${#missing[@]} -gt 0 ] || return 0
     say "installing ${missing[*]}"
     # Lists first: parts of one source must have one version.

@@ -148,6 +148,19 @@ fn test_a_shrink_without_space_keeps_the_size() {
     assert_same(&contents(&open(&cow, &origin)), &before, "opened again");
 }
 
+/// An image of 16 chunks of 4096 bytes over as many, with its COW file and its origin.
+fn small_image() -> (Image, Arc<FaultStorage>, Arc<FaultStorage>) {
+    let (inner, base) = (memory(), memory_with(&pattern(2, 16 * 4096)));
+    create(&inner, 4096, 16 * 4096);
+    let cow = Arc::new(FaultStorage::new(inner));
+    let origin = Arc::new(FaultStorage::new(base));
+    let image = open(
+        &(cow.clone() as SharedStorage),
+        &(origin.clone() as SharedStorage),
+    );
+    (image, cow, origin)
+}
+
 /// A layer of 16 chunks that records an origin of one.
 fn create_over_one_chunk(cow: &SharedStorage) {
     let options = dmsnap::CreateOptions::new()
@@ -183,10 +196,7 @@ fn test_an_origin_that_takes_no_writes_does_not_stop_its_layer() {
 /// What could not be emptied for want of space is emptied later, but nothing is lost that was written after the failure.
 #[test]
 fn test_writes_after_a_failed_emptying_survive_it() {
-    let (inner, origin) = (memory(), memory_with(&pattern(2, 16 * 4096)));
-    create(&inner, 4096, 16 * 4096);
-    let cow = Arc::new(FaultStorage::new(inner));
-    let image = open(&(cow.clone() as SharedStorage), &origin);
+    let (image, cow, origin) = small_image();
     image.write(&[1; 3 * 4096], 0).unwrap();
     image.flush().unwrap();
     cow.arm(Fault::on(WRITES).errno(ENOSPC).forever());
@@ -202,7 +212,7 @@ fn test_writes_after_a_failed_emptying_survive_it() {
     assert_same(&contents(&image), &expected, "emptied, then written");
     image.close().unwrap();
     assert_same(
-        &contents(&open(&(cow as SharedStorage), &origin)),
+        &contents(&open(&(cow as SharedStorage), &(origin as SharedStorage))),
         &expected,
         "opened again",
     );
@@ -211,10 +221,7 @@ fn test_writes_after_a_failed_emptying_survive_it() {
 /// A snapshot that could not be given up for want of space is a good one.
 #[test]
 fn test_a_snapshot_not_given_up_for_want_of_space_goes_on() {
-    let (inner, origin) = (memory(), memory_with(&pattern(2, 16 * 4096)));
-    create(&inner, 4096, 16 * 4096);
-    let cow = Arc::new(FaultStorage::new(inner));
-    let image = open(&(cow.clone() as SharedStorage), &origin);
+    let (image, cow, origin) = small_image();
     image.write(&[1; 4096], 0).unwrap();
     image.flush().unwrap();
     for kinds in [CallKinds::WRITE, CallKinds::FLUSH] {
@@ -225,7 +232,7 @@ fn test_a_snapshot_not_given_up_for_want_of_space_goes_on() {
         assert_eq!(contents(&image)[4096], 3);
     }
     image.close().unwrap();
-    let image = open(&(cow as SharedStorage), &origin);
+    let image = open(&(cow as SharedStorage), &(origin as SharedStorage));
     assert_eq!(contents(&image)[4096], 3);
     image.drop_snapshot().unwrap();
 }
@@ -233,14 +240,7 @@ fn test_a_snapshot_not_given_up_for_want_of_space_goes_on() {
 /// The thread that is to try the next step of a merge again must not wait for that.
 #[test]
 fn test_writes_between_the_steps_of_a_merge_without_space_do_not_hang() {
-    let (inner, base) = (memory(), memory_with(&pattern(2, 16 * 4096)));
-    create(&inner, 4096, 16 * 4096);
-    let cow = Arc::new(FaultStorage::new(inner));
-    let origin = Arc::new(FaultStorage::new(base));
-    let image = open(
-        &(cow.clone() as SharedStorage),
-        &(origin.clone() as SharedStorage),
-    );
+    let (image, cow, origin) = small_image();
     image.write(&[1; 4096], 0).unwrap();
     let mut merge = image.start_merge().unwrap();
     for kinds in [CallKinds::WRITE, CallKinds::FLUSH] {

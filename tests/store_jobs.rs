@@ -4,40 +4,11 @@
 
 mod common;
 
+use common::plans::{CHUNK, PER_CHUNK, flushes, host, io_error, next, no_space, run_until};
 use common::raw_store::{RawStore, descriptor, encode};
 use common::toy_host::{Disk, Host, Rng, SECTOR};
 use dmsnap::store::{Device, OverflowMode, Plan, Prepared, Progress, State, Step, WriteTarget};
-use dmsnap::{ByteRange, Error, ErrorKind, OriginChunk};
-
-const CHUNK: u64 = 4096;
-const PER_CHUNK: u64 = CHUNK / SECTOR;
-
-fn host(chunks: u64) -> Host {
-    let sectors = chunks * PER_CHUNK;
-    Host::new(
-        CHUNK,
-        sectors,
-        sectors,
-        Disk::growable(),
-        OverflowMode::NoSpace,
-    )
-}
-
-fn io_error() -> Error {
-    Error::new(ErrorKind::Io, "test")
-}
-
-fn next(host: &mut Host) -> Plan {
-    match host.store.next_plan().unwrap() {
-        Progress::Plan(plan) => plan,
-        other => panic!("{other:?}"),
-    }
-}
-
-fn flushes(plan: &Plan, wanted: Device) -> bool {
-    let flushes = |step: &Step| matches!(step, Step::Flush { device } if *device == wanted);
-    plan.steps().iter().any(flushes)
-}
+use dmsnap::{ByteRange, ErrorKind, OriginChunk};
 
 fn copies(plan: &Plan) -> bool {
     let copies = |step: &Step| matches!(step, Step::Copy { .. });
@@ -139,14 +110,8 @@ fn test_shrink_waits_for_a_run_in_flight_across_the_new_end() {
 
 fn fail_merge_when(host: &mut Host, fails: impl Fn(&Plan) -> bool) {
     host.store.prepare_merge(host.store.virtual_size()).unwrap();
-    loop {
-        let plan = next(host);
-        if fails(&plan) {
-            host.store.finish_plan(plan, Err(io_error())).unwrap_err();
-            return;
-        }
-        host.finish_plan(plan);
-    }
+    let plan = run_until(host, fails);
+    host.store.finish_plan(plan, Err(io_error())).unwrap_err();
 }
 
 #[test]
@@ -188,15 +153,8 @@ fn test_batch_is_copied_again_after_a_flush_without_space() {
     host.write(0, 4 * PER_CHUNK);
     host.flush();
     host.store.prepare_merge(host.store.virtual_size()).unwrap();
-    let plan = loop {
-        let plan = next(&mut host);
-        if flushes(&plan, Device::Origin) {
-            break plan;
-        }
-        host.finish_plan(plan);
-    };
-    let error = Error::new(ErrorKind::NoSpace, "test");
-    host.store.finish_plan(plan, Err(error)).unwrap_err();
+    let plan = run_until(&mut host, |plan| flushes(plan, Device::Origin));
+    host.store.finish_plan(plan, Err(no_space())).unwrap_err();
     // Meanwhile its chunks can be written.
     host.write(PER_CHUNK, 1);
     let mut copied = false;

@@ -4,44 +4,11 @@
 
 mod common;
 
+use common::plans::{CHUNK, PER_CHUNK, flushes, host, io_error, next, no_space, run_until};
 use common::raw_store::{RawStore, descriptor};
-use common::toy_host::{Disk, Host, Rng, SECTOR};
-use dmsnap::store::{Commit, Device, OverflowMode, Plan, Prepared, Progress, Purpose, State, Step};
-use dmsnap::{Error, ErrorKind, OriginChunk};
-
-const CHUNK: u64 = 4096;
-const PER_CHUNK: u64 = CHUNK / SECTOR;
-
-fn host(chunks: u64) -> Host {
-    let sectors = chunks * PER_CHUNK;
-    Host::new(
-        CHUNK,
-        sectors,
-        sectors,
-        Disk::growable(),
-        OverflowMode::NoSpace,
-    )
-}
-
-fn io_error() -> Error {
-    Error::new(ErrorKind::Io, "test")
-}
-
-fn no_space() -> Error {
-    Error::new(ErrorKind::NoSpace, "test")
-}
-
-fn next(host: &mut Host) -> Plan {
-    match host.store.next_plan().unwrap() {
-        Progress::Plan(plan) => plan,
-        other => panic!("{other:?}"),
-    }
-}
-
-fn flushes(plan: &Plan, wanted: Device) -> bool {
-    let flushes = |step: &Step| matches!(step, Step::Flush { device } if *device == wanted);
-    plan.steps().iter().any(flushes)
-}
+use common::toy_host::{Disk, Host, Rng};
+use dmsnap::store::{Commit, Device, OverflowMode, Prepared, Progress, Purpose, State, Step};
+use dmsnap::{ErrorKind, OriginChunk};
 
 /// What a flush elsewhere lost may be what the job's next plan builds on: a record that was moved, and whose old place is to be cleared.
 #[test]
@@ -68,13 +35,7 @@ fn test_a_job_given_up_without_space_is_ended_by_the_next_commit() {
         host.write(0, 6 * PER_CHUNK);
         host.flush();
         host.store.prepare_merge(host.store.virtual_size()).unwrap();
-        let plan = loop {
-            let plan = next(&mut host);
-            if flushes(&plan, Device::Cow) {
-                break plan;
-            }
-            host.finish_plan(plan);
-        };
+        let plan = run_until(&mut host, |plan| flushes(plan, Device::Cow));
         let steps = plan.steps().to_vec();
         host.store.finish_plan(plan, Err(no_space())).unwrap_err();
         host.store.cancel().unwrap();
@@ -196,13 +157,7 @@ fn test_a_descriptor_given_up_without_space_is_taken_back() {
             } else {
                 host.store.prepare_resize(20 * CHUNK, 12 * CHUNK).unwrap();
             }
-            let mut plan = loop {
-                let plan = next(&mut host);
-                if plan.purpose() == Purpose::Descriptor {
-                    break plan;
-                }
-                host.finish_plan(plan);
-            };
+            let mut plan = run_until(&mut host, |plan| plan.purpose() == Purpose::Descriptor);
             if reaches_disk {
                 host.run(&mut plan, u64::MAX);
             }

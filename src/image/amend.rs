@@ -78,7 +78,7 @@ impl Image {
     pub fn amend(&self, amend: &Amend) -> Result<()> {
         let _job = self.inner.begin_change()?;
         let top = self.top();
-        let named = |error: Error| error.with_path(top.cow.name());
+        let named = |error: Error| top.named(error);
         let old = top.facts().descriptor().cloned();
         let is_damaged = !top.facts().descriptor_damage().is_empty();
         amend.refuse_loop(top).map_err(named)?;
@@ -91,7 +91,6 @@ impl Image {
         let _closed = self.inner.gate.close();
         top.flush()?;
         top.run_job(|store| store.prepare_descriptor(wanted))
-            .map_err(named)
     }
 }
 

@@ -217,7 +217,7 @@ impl Image {
         top.checked_range(range.start, range.len)?;
         if range.is_empty() {
             let message = "an extent was asked for of an empty range";
-            return Err(Error::new(ErrorKind::OutOfBounds, message).with_path(top.cow.name()));
+            return Err(top.named(Error::new(ErrorKind::OutOfBounds, message)));
         }
         let found = top.locate(range, 0, seen)?;
         Ok(ImageExtent {

@@ -128,7 +128,7 @@ impl Layer {
                 Err(error) if error.kind() == ErrorKind::NoSpace && !retried => {
                     retried = true;
                     if !self.look_for_space()? {
-                        return Err(error.with_path(self.cow.name()));
+                        return Err(self.named(error));
                     }
                 }
                 Err(error) => return Err(self.overflowed(error)),
@@ -163,6 +163,6 @@ impl Layer {
             }
         }
         self.changed.notify();
-        error.with_path(self.cow.name())
+        self.named(error)
     }
 }

@@ -146,7 +146,7 @@ impl Inner {
             return Ok(job);
         }
         let message = "an earlier merge failed: merge again, or close the image and open it again";
-        Err(Error::new(ErrorKind::MergeFailed, message).with_path(top.cow.name()))
+        Err(top.named(Error::new(ErrorKind::MergeFailed, message)))
     }
 }
 

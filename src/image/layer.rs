@@ -127,15 +127,6 @@ impl Layer {
         error.with_path(self.cow.name())
     }
 
-    /// Refuses a layer that a failure has stopped.
-    pub(crate) fn check_state(&self) -> Result<()> {
-        let store = self.store()?;
-        if store.is_writable() {
-            store.check_writable().map_err(|error| self.named(error))?;
-        }
-        Ok(())
-    }
-
     /// Waits for something to happen after `seen`. A plan that ran out of space may be all there is to wait for: then it is tried again.
     pub(crate) fn wait(&self, seen: u64) -> Result<()> {
         let (is_cancelling, is_out_of_space) = {
@@ -189,13 +180,17 @@ impl Layer {
         result
     }
 
+    /// The next plan of the job under way.
+    pub(crate) fn next_plan(&self) -> Result<Progress> {
+        let progress = self.store_mut()?.next_plan();
+        progress.map_err(|error| self.named(error))
+    }
+
     /// One plan of the job under way. Returns whether there is more to do.
     pub(crate) fn job_step(&self) -> Result<bool> {
         loop {
             let seen = self.changed.generation();
-            let progress = self.store_mut()?.next_plan();
-            let progress = progress.map_err(|error| self.named(error))?;
-            match progress {
+            match self.next_plan()? {
                 Progress::Plan(plan) => return self.run(plan).map(|()| true),
                 Progress::Wait => self.changed.wait(seen),
                 Progress::Done => {

@@ -87,9 +87,7 @@ impl Merge {
         loop {
             let done_before = self.layer.facts().progress().0;
             let seen = self.layer.changed.generation();
-            let progress = self.layer.store_mut()?.next_plan();
-            let progress = progress.map_err(|error| self.layer.named(error))?;
-            match progress {
+            match self.layer.next_plan()? {
                 Progress::Plan(plan) => self.run(plan)?,
                 Progress::Wait => self.layer.changed.wait(seen),
                 Progress::Done => {
@@ -143,7 +141,7 @@ impl Merge {
         let mut store = self.layer.store_mut()?;
         store
             .prepare_merge(size)
-            .map_err(|error| error.with_path(self.layer.cow.name()))
+            .map_err(|error| self.layer.named(error))
     }
 
     /// First writes go to new exceptions again. What was written to the origin is made durable before that is locked as an origin again.
@@ -192,7 +190,7 @@ impl Layer {
     fn upgrade_origin(&self) -> Result<()> {
         if matches!(self.origin, Node::Zeros) {
             let message = "there is no origin to merge into";
-            return Err(Error::new(ErrorKind::InvalidArgument, message).with_path(self.cow.name()));
+            return Err(self.named(Error::new(ErrorKind::InvalidArgument, message)));
         }
         if let Some(recorded) = self.recorded_origin_size {
             let message = format!(
@@ -200,7 +198,7 @@ impl Layer {
                 self.origin.name(),
                 self.origin.end()
             );
-            return Err(Error::new(ErrorKind::OriginMismatch, message).with_path(self.cow.name()));
+            return Err(self.named(Error::new(ErrorKind::OriginMismatch, message)));
         }
         self.lock_origin(LockMode::Writer)?;
         let result = self
@@ -213,6 +211,23 @@ impl Layer {
                 let _ = self.lock_origin(LockMode::Reader);
             }
         })
+    }
+
+    /// Refuses to be merged into if that writes what cannot be written, and finishes what was interrupted.
+    fn prepare_as_target(&self) -> Result<()> {
+        let wants_repair = {
+            let store = self.store()?;
+            if !store.is_writable() {
+                let message = "was opened read-only, and merging writes to it";
+                return Err(self.named(Error::new(ErrorKind::ReadOnly, message)));
+            }
+            store.check_writable().map_err(|error| self.named(error))?;
+            store.wants_repair()
+        };
+        match wants_repair {
+            true => self.run_job(|store| store.prepare_repair()),
+            false => Ok(()),
+        }
     }
 
     /// An origin that was made longer shall not look like another one at the next open.
@@ -237,26 +252,18 @@ impl Node {
         // One that takes no writes any more shall not cost the layer above the right to write.
         match self {
             Node::Zeros => {}
-            Node::Raw(raw) => raw.check()?,
-            Node::Layer(layer) => layer.check_state()?,
-        }
-        match self {
-            Node::Raw(raw) if size > raw.size() && !raw.storage.is_growable() => {
-                let message = format!(
-                    "has {} bytes and cannot grow to the {size} of the layer that is to be merged",
-                    raw.size()
-                );
-                let error = Error::new(ErrorKind::InvalidArgument, message);
-                return Err(error.with_path(raw.storage.name()));
+            Node::Raw(raw) => {
+                raw.check()?;
+                if size > raw.size() && !raw.storage.is_growable() {
+                    let message = format!(
+                        "has {} bytes and cannot grow to the {size} of the layer that is to be merged",
+                        raw.size()
+                    );
+                    let error = Error::new(ErrorKind::InvalidArgument, message);
+                    return Err(error.with_path(raw.storage.name()));
+                }
             }
-            Node::Layer(layer) if !layer.store()?.is_writable() => {
-                let message = "was opened read-only, and merging writes to it";
-                return Err(Error::new(ErrorKind::ReadOnly, message).with_path(layer.cow.name()));
-            }
-            Node::Layer(layer) if layer.store()?.wants_repair() => {
-                layer.run_job(|store| store.prepare_repair())?;
-            }
-            _ => {}
+            Node::Layer(layer) => layer.prepare_as_target()?,
         }
         if size > self.end() {
             self.set_size(size)

@@ -56,8 +56,7 @@ fn open_image(
             let damaged = !top.store()?.descriptor_damage().is_empty();
             let leave = options.ignore_descriptor_damage && damaged;
             if options.writable && top.store()?.wants_repair() && !leave {
-                top.run_job(|store| store.prepare_repair())
-                    .map_err(|error| error.with_path(top.cow.name()))?;
+                top.run_job(|store| store.prepare_repair())?;
             }
             Ok((top, hold))
         });

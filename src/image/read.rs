@@ -16,10 +16,8 @@ impl Layer {
     #[inline]
     pub(crate) fn look_up(&self, range: ByteRange) -> Result<(Extent, PinGuard<'_>)> {
         let store = self.store()?;
-        match store.map(range) {
-            Ok(extent) => Ok((extent, self.pin())),
-            Err(error) => Err(self.named(error)),
-        }
+        let extent = store.map(range).map_err(|error| self.named(error))?;
+        Ok((extent, self.pin()))
     }
 
     /// Fills `bufs` from `offset`.
@@ -64,7 +62,7 @@ impl Layer {
         let size = self.virtual_size();
         let message =
             format!("{len} bytes at offset {start} are not inside a disk of {size} bytes");
-        Error::new(ErrorKind::OutOfBounds, message).with_path(self.cow.name())
+        self.named(Error::new(ErrorKind::OutOfBounds, message))
     }
 
     /// Puts the bytes of `range`, which lies inside, at `to` in `target`.

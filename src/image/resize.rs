@@ -3,7 +3,6 @@
 use super::Image;
 use super::layer::Layer;
 use crate::error::{Error, ErrorKind, Result};
-use crate::storage::Storage;
 use crate::units::check_disk_size;
 
 impl Image {
@@ -23,7 +22,7 @@ impl Image {
                 "{size} bytes are less than the present {old}, and shrinking was not allowed"
             );
             let error = Error::new(ErrorKind::InvalidArgument, message);
-            return Err(error.with_path(top.cow.name()));
+            return Err(top.named(error));
         }
         top.resize(size)
     }
@@ -32,13 +31,12 @@ impl Image {
 impl Layer {
     /// Changes the size. Nobody writes meanwhile.
     pub(crate) fn resize(&self, size: u64) -> Result<()> {
-        check_disk_size(size).map_err(|error| error.with_path(self.cow.name()))?;
+        check_disk_size(size).map_err(|error| self.named(error))?;
         self.flush()?;
         if size == self.virtual_size() {
             return Ok(());
         }
         let origin_size = self.origin.end();
         self.run_job(|store| store.prepare_resize(size, origin_size))
-            .map_err(|error| error.with_path(self.cow.name()))
     }
 }

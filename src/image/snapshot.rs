@@ -178,5 +178,5 @@ fn check_depth(top: &Arc<Layer>) -> Result<()> {
         return Ok(());
     }
     let message = format!("the chain has {layers} layers already, which is the most there can be");
-    Err(Error::new(ErrorKind::ChainTooDeep, message).with_path(top.cow.name()))
+    Err(top.named(Error::new(ErrorKind::ChainTooDeep, message)))
 }

@@ -24,10 +24,8 @@ impl Layer {
         loop {
             let seen = self.changed.generation();
             let store = self.store()?;
-            let extent = match store.map_write(range) {
-                Ok(extent) => extent,
-                Err(error) => return Err(self.named(error)),
-            };
+            let mapped = store.map_write(range);
+            let extent = mapped.map_err(|error| self.named(error))?;
             if extent.target != WriteTarget::Wait {
                 return Ok((extent, self.pin()));
             }

@@ -4,8 +4,8 @@
 
 use super::areas::{AreaReader, Scan};
 use super::load::{LoadOptions, PlanTurns, Preamble, PreambleReader, check_size};
-use super::locate::Locator;
-use super::plan::{Plan, Step};
+use super::locate::SecondLook;
+use super::plan::Plan;
 use super::records::{Closed, Records, conflict_text, shared_text};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{Descriptor, Geometry, Header};
@@ -123,10 +123,8 @@ pub struct CheckReader {
     preamble: PreambleReader,
     areas: Option<AreaReader>,
     records: Records,
-    /// The records put together, once all are read.
-    closed: Option<Closed>,
     /// Looks for the records that are findings.
-    locator: Option<Locator>,
+    second_look: SecondLook,
     findings: Findings,
     plans: PlanTurns,
 }
@@ -177,8 +175,7 @@ impl Findings {
     }
 
     /// Findings that were only counted where they were made.
-    fn add_uncounted(&mut self, severity: Severity, count: u64, listed: usize) {
-        let more = count.saturating_sub(listed as u64);
+    fn add_uncounted(&mut self, severity: Severity, more: u64) {
         match severity {
             Severity::Corruption => self.corruptions += more,
             _ => self.repairable += more,
@@ -200,8 +197,7 @@ impl CheckReader {
             preamble,
             areas: None,
             records,
-            closed: None,
-            locator: None,
+            second_look: SecondLook::default(),
             findings,
             plans: PlanTurns::default(),
         })
@@ -214,29 +210,19 @@ impl CheckReader {
     pub fn next_plan(&mut self) -> Result<Option<Plan>> {
         let steps = match (self.preamble.next_steps(), &mut self.areas) {
             (Some(steps), _) => Some(steps),
-            (None, Some(areas)) if self.closed.is_none() => match areas.next_steps() {
-                Ok(Some(steps)) => Some(steps),
-                Ok(None) => self.second_look(),
-                Err(error) => {
+            (None, Some(areas)) if !self.second_look.has_begun() => {
+                areas.next_steps().unwrap_or_else(|error| {
                     self.findings.add_error(FindingKind::MissingArea, &error);
-                    self.second_look()
-                }
-            },
-            (None, _) => self.second_look(),
+                    None
+                })
+            }
+            (None, _) => None,
         };
+        let steps = steps.or_else(|| {
+            self.second_look
+                .next_steps(&mut self.records, |closed| closed.findings().collect())
+        });
         Ok(self.plans.give(steps))
-    }
-
-    /// Once all records are there: where those stand that are findings.
-    fn second_look(&mut self) -> Option<Vec<Step>> {
-        if self.closed.is_none() {
-            let records = std::mem::take(&mut self.records);
-            let scan = records.scan()?;
-            let closed = records.close();
-            self.locator = Locator::new(scan, &closed, MAX_LISTED as usize);
-            self.closed = Some(closed);
-        }
-        self.locator.as_mut()?.next_steps()
     }
 
     /// Takes in what was read.
@@ -247,8 +233,8 @@ impl CheckReader {
     pub fn finish_plan(&mut self, plan: Plan) -> Result<()> {
         let reads = plan.reads()?;
         self.plans.take(&plan)?;
-        if let Some(locator) = &mut self.locator {
-            return locator.feed(&reads);
+        if self.second_look.feed(&reads)? {
+            return Ok(());
         }
         if let Some(areas) = &mut self.areas {
             let (records, findings) = (&mut self.records, &mut self.findings);
@@ -306,8 +292,9 @@ impl CheckReader {
                 message.to_owned(),
             );
         }
-        let closed = self.closed.unwrap_or_else(|| self.records.close());
-        check_records(&closed, self.locator.as_ref(), &mut findings);
+        let mut second_look = self.second_look;
+        let closed = second_look.take_closed(self.records);
+        check_records(&closed, &second_look, &mut findings);
         let size = preamble
             .descriptor
             .as_ref()
@@ -340,43 +327,26 @@ impl CheckReader {
     }
 }
 
-fn check_records(closed: &Closed, places: Option<&Locator>, findings: &mut Findings) {
+fn check_records(closed: &Closed, places: &SecondLook, findings: &mut Findings) {
     let report = &closed.report;
     for conflict in &report.conflicts.listed {
-        let place = places.and_then(|places| places.offset(conflict.old, conflict.ignored));
+        let place = places.offset(&conflict.record());
         let (kind, message) = (FindingKind::DuplicateOldChunk, conflict_text(conflict));
         findings.add(Severity::Corruption, kind, place, message);
     }
     for shared in &report.shared.listed {
-        let place = places.and_then(|places| places.offset(shared.olds[1], shared.new));
+        let place = places.offset(&shared.record());
         let (kind, message) = (FindingKind::SharedNewChunk, shared_text(shared));
         findings.add(Severity::Corruption, kind, place, message);
     }
     for repeated in &report.identical.listed {
-        let place = places.and_then(|places| places.offset(repeated.old, repeated.new));
         let message = format!("the record of chunk {} stands twice", repeated.old);
-        let kind = FindingKind::RepeatedRecord;
+        let (kind, place) = (FindingKind::RepeatedRecord, places.offset(repeated));
         findings.add(Severity::Repairable, kind, place, message);
     }
-    for (severity, count, listed) in [
-        (
-            Severity::Corruption,
-            report.conflicts.count,
-            report.conflicts.listed.len(),
-        ),
-        (
-            Severity::Corruption,
-            report.shared.count,
-            report.shared.listed.len(),
-        ),
-        (
-            Severity::Repairable,
-            report.identical.count,
-            report.identical.listed.len(),
-        ),
-    ] {
-        findings.add_uncounted(severity, count, listed);
-    }
+    findings.add_uncounted(Severity::Corruption, report.conflicts.unlisted());
+    findings.add_uncounted(Severity::Corruption, report.shared.unlisted());
+    findings.add_uncounted(Severity::Repairable, report.identical.unlisted());
 }
 
 /// Damaged descriptor slots. Whether there may be data past the end because of them.

@@ -114,7 +114,7 @@ impl Store {
         waits
     }
 
-    pub(crate) fn is_full(&self) -> Error {
+    pub(crate) fn full_error(&self) -> Error {
         let message = format!(
             "no free chunk is left in the {} bytes of the COW device",
             self.cow_size()
@@ -123,7 +123,7 @@ impl Store {
     }
 
     fn overflowed(&mut self) -> Error {
-        let full = self.is_full();
+        let full = self.full_error();
         let message = full.message();
         match self.overflow {
             OverflowMode::NoSpace => full,

@@ -8,10 +8,10 @@ use std::collections::BTreeMap;
 use super::Store;
 use super::areas::{AreaReader, Scan};
 use super::chunk_set::ChunkSet;
-use super::locate::Locator;
+use super::locate::SecondLook;
 use super::log::Log;
 use super::plan::{Device, Plan, Purpose, Step};
-use super::records::{Closed, Records};
+use super::records::Records;
 use super::state::OverflowMode;
 use super::table::ExceptionTable;
 use crate::error::{Error, ErrorKind, Result};
@@ -170,10 +170,8 @@ pub struct Loader {
     preamble: PreambleReader,
     areas: Option<AreaReader>,
     records: Records,
-    /// The records put together, once all are read.
-    closed: Option<Closed>,
     /// Looks for what makes the store unusable.
-    locator: Option<Locator>,
+    second_look: SecondLook,
     plans: PlanTurns,
 }
 
@@ -215,8 +213,7 @@ impl Loader {
             preamble,
             areas: None,
             records: Records::default(),
-            closed: None,
-            locator: None,
+            second_look: SecondLook::default(),
             plans: PlanTurns::default(),
         })
     }
@@ -242,25 +239,15 @@ impl Loader {
             (Some(steps), _) => Some(steps),
             (None, Some(areas)) => match areas.next_steps()? {
                 Some(steps) => Some(steps),
-                None => self.second_look(),
+                // Of the records that contradict each other one is told.
+                None => self.second_look.next_steps(&mut self.records, |closed| {
+                    let first = closed.contradiction();
+                    first.into_iter().map(|(record, _)| record).collect()
+                }),
             },
             (None, None) => None,
         };
         Ok(self.plans.give(steps))
-    }
-
-    /// Once all records are there: if some contradict each other, where the first of them stands.
-    fn second_look(&mut self) -> Option<Vec<Step>> {
-        if self.closed.is_none() {
-            let records = std::mem::take(&mut self.records);
-            let scan = records.scan()?;
-            let closed = records.close();
-            if closed.check(None).is_err() {
-                self.locator = Locator::new(scan, &closed, 1);
-            }
-            self.closed = Some(closed);
-        }
-        self.locator.as_mut()?.next_steps()
     }
 
     /// Ranges of the COW file that the plan handed out last and the next ones will read, unless the log ends before. Each is named once.
@@ -278,8 +265,8 @@ impl Loader {
     pub fn finish_plan(&mut self, plan: Plan) -> Result<()> {
         let reads = plan.reads()?;
         self.plans.take(&plan)?;
-        if let Some(locator) = &mut self.locator {
-            return locator.feed(&reads);
+        if self.second_look.feed(&reads)? {
+            return Ok(());
         }
         if let Some(areas) = &mut self.areas {
             let records = &mut self.records;
@@ -329,8 +316,9 @@ impl Loader {
             end.tail,
             end.stale,
         );
-        let closed = self.closed.unwrap_or_else(|| self.records.close());
-        closed.check(self.locator.as_ref())?;
+        let mut second_look = self.second_look;
+        let closed = second_look.take_closed(self.records);
+        closed.check(&second_look)?;
         let loaded = Loaded {
             table: closed.table,
             log,

@@ -4,57 +4,101 @@ use std::collections::BTreeMap;
 
 use super::areas::{AreaReader, Scan};
 use super::plan::Step;
-use super::records::Closed;
+use super::records::{Closed, Records};
 use crate::error::Result;
-use crate::units::{ByteRange, CowChunk, OriginChunk};
+use crate::format::Exception;
+use crate::units::ByteRange;
+
+/// What comes once all records are read: they are put together, and some of them are looked for in the log.
+#[derive(Default)]
+pub(crate) struct SecondLook {
+    closed: Option<Closed>,
+    locator: Option<Locator>,
+}
+
+impl SecondLook {
+    /// Whether the records are put together.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.closed.is_some()
+    }
+
+    /// The next reads, or `None` at the end. The first call takes the records; `wanted` says which of them are looked for.
+    pub(crate) fn next_steps(
+        &mut self,
+        records: &mut Records,
+        wanted: impl FnOnce(&Closed) -> Vec<Exception>,
+    ) -> Option<Vec<Step>> {
+        if self.closed.is_none() {
+            let records = std::mem::take(records);
+            let scan = records.scan()?;
+            let closed = records.close();
+            self.locator = Locator::new(scan, &wanted(&closed));
+            self.closed = Some(closed);
+        }
+        self.locator.as_mut()?.next_steps()
+    }
+
+    /// Takes in what was read. `false` if nothing is looked for, so that it was not for here.
+    pub(crate) fn feed(&mut self, reads: &[(ByteRange, &[u8])]) -> Result<bool> {
+        match &mut self.locator {
+            Some(locator) => locator.feed(reads).map(|()| true),
+            None => Ok(false),
+        }
+    }
+
+    /// Byte of the last slot that holds this record, if it was looked for.
+    pub(crate) fn offset(&self, record: &Exception) -> Option<u64> {
+        self.locator.as_ref()?.offset(record)
+    }
+
+    /// The records put together, by now at the latest.
+    pub(crate) fn take_closed(&mut self, records: Records) -> Closed {
+        self.closed.take().unwrap_or_else(|| records.close())
+    }
+}
 
 /// Looks for some records in the log.
-pub(crate) struct Locator {
+struct Locator {
     scan: Scan,
     areas: AreaReader,
-    /// The records, old chunk first, and the slots that hold them.
-    slots: BTreeMap<(u64, u64), Vec<u64>>,
+    /// The records, old chunk first, and the last slot that holds each.
+    slots: BTreeMap<(u64, u64), Option<u64>>,
 }
 
 impl Locator {
-    /// For the records that are too many in a log, at most so many of each kind. `None` if there are none.
-    pub(crate) fn new(scan: Scan, closed: &Closed, most: usize) -> Option<Locator> {
-        let report = &closed.report;
-        let conflicts = report.conflicts.listed.iter().take(most);
-        let shared = report.shared.listed.iter().take(most);
-        let identical = report.identical.listed.iter().take(most);
-        let records = conflicts
-            .map(|conflict| (conflict.old.0, conflict.ignored.0))
-            .chain(shared.map(|shared| (shared.olds[1].0, shared.new.0)))
-            .chain(identical.map(|repeated| (repeated.old.0, repeated.new.0)));
-        let slots: BTreeMap<_, _> = records.map(|record| (record, Vec::new())).collect();
+    /// `None` if there is nothing to look for.
+    fn new(scan: Scan, wanted: &[Exception]) -> Option<Locator> {
+        let records = wanted.iter().map(|record| (key(record), None));
+        let slots: BTreeMap<_, _> = records.collect();
         let areas = AreaReader::new(scan, false);
         (!slots.is_empty()).then_some(Locator { scan, areas, slots })
     }
 
-    /// The next reads, or `None` at the end.
-    pub(crate) fn next_steps(&mut self) -> Option<Vec<Step>> {
+    fn next_steps(&mut self) -> Option<Vec<Step>> {
         // What cannot be read again is not located.
         self.areas.next_steps().ok().flatten()
     }
 
-    pub(crate) fn feed(&mut self, reads: &[(ByteRange, &[u8])]) -> Result<()> {
+    fn feed(&mut self, reads: &[(ByteRange, &[u8])]) -> Result<()> {
         let slots = &mut self.slots;
         self.areas.feed(reads, &mut |slot, first, len| {
             let end = first.old.0.saturating_add(len);
             for (&(old, new), found) in slots.range_mut((first.old.0, 0)..(end, 0)) {
                 let index = old - first.old.0;
                 if new == first.new.0 + index {
-                    found.push(slot + index);
+                    *found = Some(slot + index);
                 }
             }
             Ok(())
         })
     }
 
-    /// Byte of the last slot that holds this record.
-    pub(crate) fn offset(&self, old: OriginChunk, new: CowChunk) -> Option<u64> {
-        let slot = self.slots.get(&(old.0, new.0))?.last()?;
-        self.scan.geometry.slot_offset(*slot)
+    fn offset(&self, record: &Exception) -> Option<u64> {
+        let slot = *self.slots.get(&key(record))?;
+        self.scan.geometry.slot_offset(slot?)
     }
+}
+
+fn key(record: &Exception) -> (u64, u64) {
+    (record.old.0, record.new.0)
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::areas::Scan;
 use super::chunk_set::ChunkSet;
-use super::locate::Locator;
+use super::locate::SecondLook;
 use super::table::{
     BuildReport, Conflict, ExceptionTable, Findings, MAX_OLD_CHUNK, SharedChunk, TableBuilder,
     find_shared,
@@ -126,22 +126,36 @@ pub(crate) struct Closed {
 
 impl Closed {
     /// Refuses exceptions that contradict each other, and says where the first of them stands if that was looked for.
-    pub(crate) fn check(&self, places: Option<&Locator>) -> Result<()> {
-        let (conflicts, shared) = (&self.report.conflicts, &self.report.shared);
-        let (message, count, record) = match (conflicts.listed.first(), shared.listed.first()) {
-            (Some(conflict), _) => (
-                conflict_text(conflict),
-                conflicts.count,
-                (conflict.old, conflict.ignored),
-            ),
-            (None, Some(found)) => (shared_text(found), shared.count, (found.olds[1], found.new)),
-            (None, None) => return Ok(()),
+    pub(crate) fn check(&self, places: &SecondLook) -> Result<()> {
+        let Some((record, message)) = self.contradiction() else {
+            return Ok(());
         };
-        let error = Error::new(ErrorKind::Corrupt, format!("{message} ({count} in all)"));
-        match places.and_then(|places| places.offset(record.0, record.1)) {
+        let error = Error::new(ErrorKind::Corrupt, message);
+        match places.offset(&record) {
             Some(offset) => Err(error.with_offset(offset)),
             None => Err(error),
         }
+    }
+
+    /// The first record that contradicts another one, and what is wrong with it.
+    pub(crate) fn contradiction(&self) -> Option<(Exception, String)> {
+        let (conflicts, shared) = (&self.report.conflicts, &self.report.shared);
+        let (record, text, count) = match (conflicts.listed.first(), shared.listed.first()) {
+            (Some(found), _) => (found.record(), conflict_text(found), conflicts.count),
+            (None, Some(found)) => (found.record(), shared_text(found), shared.count),
+            (None, None) => return None,
+        };
+        Some((record, format!("{text} ({count} in all)")))
+    }
+
+    /// All records that are listed as findings.
+    pub(crate) fn findings(&self) -> impl Iterator<Item = Exception> + '_ {
+        let report = &self.report;
+        let conflicts = report.conflicts.listed.iter().map(Conflict::record);
+        let shared = report.shared.listed.iter().map(SharedChunk::record);
+        conflicts
+            .chain(shared)
+            .chain(report.identical.listed.iter().copied())
     }
 }
 

@@ -197,7 +197,7 @@ impl ResizeJob {
                 }
                 Some(Prepared::Reserve(plan)) => Ok(Progress::Plan(plan)),
                 Some(Prepared::Wait | Prepared::Retry) => Ok(Progress::Wait),
-                None => Err(store.is_full()),
+                None => Err(store.full_error()),
             },
         }
     }
@@ -246,7 +246,7 @@ impl ResizeJob {
                 Some(Prepared::Wait) if taken.is_empty() && at == next => {
                     return Ok(Progress::Wait);
                 }
-                None if taken.is_empty() => return Err(store.is_full()),
+                None if taken.is_empty() => return Err(store.full_error()),
                 Some(Prepared::Wait) | None => break,
             }
         }

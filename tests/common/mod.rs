@@ -4,6 +4,7 @@
 #![allow(unreachable_pub, reason = "a test target has no outside")]
 #![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
+pub mod plans;
 pub mod raw_store;
 pub mod toy_crash;
 pub mod toy_disk;

@@ -20,11 +20,10 @@ impl Interrupt {
     pub(crate) fn catch() -> Result<Interrupt> {
         let signal = Arc::new(AtomicUsize::new(0));
         let again = Arc::new(AtomicBool::new(false));
-        for number in [SIGINT, SIGTERM, SIGHUP] {
-            // nohup, or a shell that has put the program into the background.
-            if is_ignored(number as u32) {
-                continue;
-            }
+        // By nohup, or a shell that has put the program into the background.
+        let ignored = ignored_signals();
+        let heeded = |number: &i32| ignored >> (number - 1) & 1 == 0;
+        for number in [SIGINT, SIGTERM, SIGHUP].into_iter().filter(heeded) {
             // In this order: the first signal sets what the second one finds.
             flag::register_conditional_shutdown(
                 number,
@@ -53,12 +52,12 @@ impl Interrupt {
     }
 }
 
-/// Whether whoever started this process has it ignore the signal.
-fn is_ignored(number: u32) -> bool {
+/// The signals that whoever started this process has it ignore, signal 1 in the lowest bit.
+fn ignored_signals() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
-    mask.is_some_and(|mask| mask >> (number - 1) & 1 == 1)
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .unwrap_or(0)
 }
 
 /// As shells report a process that a signal ended.

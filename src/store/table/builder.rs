@@ -31,6 +31,11 @@ impl<T> Default for Findings<T> {
 }
 
 impl<T> Findings<T> {
+    /// How many are counted only.
+    pub(crate) fn unlisted(&self) -> u64 {
+        self.count - self.listed.len() as u64
+    }
+
     fn add(&mut self, finding: T) {
         self.count += 1;
         if self.listed.len() < LISTED {
@@ -50,6 +55,16 @@ pub(crate) struct Conflict {
     pub(crate) ignored: CowChunk,
 }
 
+impl Conflict {
+    /// The record that is one too many.
+    pub(crate) fn record(&self) -> Exception {
+        Exception {
+            old: self.old,
+            new: self.ignored,
+        }
+    }
+}
+
 /// Two old chunks that are kept in one new chunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SharedChunk {
@@ -57,6 +72,16 @@ pub(crate) struct SharedChunk {
     pub(crate) new: CowChunk,
     /// Both old chunks.
     pub(crate) olds: [OriginChunk; 2],
+}
+
+impl SharedChunk {
+    /// The record that is one too many.
+    pub(crate) fn record(&self) -> Exception {
+        Exception {
+            old: self.olds[1],
+            new: self.new,
+        }
+    }
 }
 
 /// What is wrong with a log.

@@ -125,10 +125,7 @@ fn settings(args: &Args) -> Result<CreateSettings> {
 }
 
 fn open_backing(args: &Args, settings: &CreateSettings) -> Result<Option<Backing>> {
-    let Some(name) = settings.backing.clone() else {
-        return Ok(None);
-    };
-    let Some(format) = settings.backing_format else {
+    let (Some(name), Some(format)) = (settings.backing.clone(), settings.backing_format) else {
         return Ok(None);
     };
     let path = args.target.parent().unwrap_or(Path::new("")).join(&name);
