@@ -8,27 +8,10 @@
 # Result: build/ with qemu-img, qemu-io, qemu-nbd, storage-daemon/qemu-storage-daemon and qemu-system-x86_64; src/, the patched tree
 # as a git repository; prefix/, the library that they are linked to.
 set -euo pipefail
-export LC_ALL=C
-
-here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-root=$(dirname "$here")
-out=${DMSNAP_QEMU_DIR:-$root/target/qemu}
-mkdir -p "$out"
-out=$(cd "$out" && pwd)
-
-say() { echo "qemu-patch: $*"; }
-die() { echo "qemu-patch: $*" >&2; exit 1; }
-
-# Runs a command whose output is of interest only if it fails.
-quietly() {
-    local log=$out/$1.log
-    shift
-    "$@" > "$log" 2>&1 || { tail -n 40 "$log" >&2; die "failed: $*; all of it is in $log"; }
-}
-
-as_root() {
-    if [ "$(id -u)" = 0 ]; then "$@"; elif command -v sudo > /dev/null; then sudo "$@"; else die "run as root: $*"; fi
-}
+# shellcheck source=qemu-patch/common.sh
+. "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+# shellcheck source=tests/packages.sh
+. "$root/tests/packages.sh"
 
 # Headers and tools that QEMU is built with, as file or command and Debian package.
 install_needs() {
@@ -45,11 +28,7 @@ install_needs() {
     done
     python3 -c 'import venv, ensurepip' 2> /dev/null || missing+=(python3-venv)
     [ ${#missing[@]} -gt 0 ] || return 0
-    say "installing ${missing[*]}"
-    # Lists first: parts of one source must have one version.
-    as_root apt-get -q update > "$out/apt.log" 2>&1 || die "apt-get update failed: see $out/apt.log"
-    as_root env DEBIAN_FRONTEND=noninteractive apt-get -q install -y --no-install-recommends "${missing[@]}" \
-        < /dev/null >> "$out/apt.log" 2>&1 || die "could not install ${missing[*]}: see $out/apt.log"
+    install_packages "${missing[@]}" || die "QEMU cannot be built without ${missing[*]}"
 }
 
 # Where this machine's apt gets Debian from, and the key it trusts for that.
@@ -71,14 +50,13 @@ fetch() {
     (cd "$apt" && apt-get "${options[@]}" source --download-only qemu && dpkg-source --no-check -x qemu_10.0.*.dsc "$out/src")
 }
 
-# The patched tree, made anew when the series or its source changes.
+# QEMU's source as one commit, made anew when another is asked for.
 prepare_source() {
-    local recipe
-    recipe=$(cat "$here"/*.patch "$here/build.sh" | sha256sum | cut -d ' ' -f 1)" ${QEMU_SRC:-debian}"
-    if [ "$(cat "$out/source" 2> /dev/null)" = "$recipe" ]; then
+    local wanted=${QEMU_SRC:-debian}
+    if [ "$(cat "$out/source" 2> /dev/null)" = "$wanted" ]; then
         return
     fi
-    rm -rf "$out/source" "$out/src" "$out/build"
+    rm -rf "$out"/{source,series,configured,src,build}
     if [ -n "${QEMU_SRC:-}" ]; then
         [ -e "$QEMU_SRC/VERSION" ] || die "QEMU_SRC=$QEMU_SRC is no source tree of QEMU"
         case $(cat "$QEMU_SRC/VERSION") in
@@ -92,9 +70,26 @@ prepare_source() {
         quietly fetch fetch
     fi
     quietly import import_tree
+    echo "$wanted" > "$out/source"
+}
+
+# Applies the patches beside the tree and moves it to the result: files that stay the same keep their times, so that little is
+# built anew after a change.
+apply_series() {
+    local recipe first beside=$out/patched
+    recipe=$(cat "$here"/*.patch | sha256sum | cut -d ' ' -f 1)
+    if [ "$(cat "$out/series" 2> /dev/null)" = "$recipe" ]; then
+        return
+    fi
     say "applying the patches"
-    quietly patch git -C "$out/src" am --quiet "$here"/*.patch
-    echo "$recipe" > "$out/source"
+    first=$(git -C "$out/src" rev-list --max-parents=0 HEAD)
+    rm -rf "$beside"
+    git -C "$out/src" worktree prune
+    quietly patch git -C "$out/src" worktree add --detach "$beside" "$first"
+    quietly patch git -C "$beside" am --quiet "$here"/*.patch
+    quietly patch git -C "$out/src" checkout --detach "$(git -C "$beside" rev-parse HEAD)"
+    git -C "$out/src" worktree remove --force "$beside"
+    echo "$recipe" > "$out/series"
 }
 
 import_tree() {
@@ -111,34 +106,35 @@ build_library() {
     quietly library make -C "$root" build install PREFIX="$out/prefix" LDCONFIG=true
 }
 
-configure() {
+make_venv() {
     local venv=$out/venv
     if ! [ -x "$venv/bin/meson" ]; then
         quietly venv python3 -m venv "$venv"
         quietly pip "$venv/bin/pip" -q install meson==1.5.0 pycotap==1.3.1 distlib
     fi
-    mkdir -p "$out/build"
-    # shellcheck disable=SC2046
-    (cd "$out/build" && PKG_CONFIG_PATH=$out/prefix/lib/pkgconfig ../src/configure --python="$venv/bin/python3" \
-        --extra-ldflags="-Wl,-rpath,$out/prefix/lib" $(options))
 }
 
 # What the tests use, and no more.
-options() {
-    printf '%s\n' --without-default-features --disable-download --disable-docs --disable-install-blobs --enable-tools --enable-system \
-        --enable-tcg --enable-fdt --enable-fuse --enable-qed --enable-parallels --enable-vdi --enable-vmdk --enable-vpc --enable-qcow1 \
-        --enable-dmg --enable-cloop --enable-bochs --enable-pixman --enable-linux-aio --enable-linux-io-uring --enable-vhost-user \
-        --enable-vhost-user-blk-server --enable-dmsnap --target-list=x86_64-softmmu
+configure() {
+    configure_qemu "$out/build" --enable-system --enable-tcg --enable-fdt --enable-fuse --enable-fuse-lseek --enable-qed --enable-parallels \
+        --enable-vdi --enable-vmdk --enable-vpc --enable-qcow1 --enable-dmg --enable-cloop --enable-bochs --enable-pixman \
+        --enable-linux-aio --enable-linux-io-uring --enable-vhost-user --enable-vhost-user-blk-server \
+        --target-list=x86_64-softmmu
 }
 
 install_needs
 prepare_source
+apply_series
 say "building libdmsnap"
 build_library
-if ! [ -e "$out/build/build.ninja" ]; then
+make_venv
+recipe=$(cat "$here/build.sh" "$here/common.sh" | sha256sum)
+if [ "$(cat "$out/configured" 2> /dev/null)" != "$recipe" ]; then
     say "configuring QEMU"
     quietly configure configure
+    echo "$recipe" > "$out/configured"
 fi
 say "building QEMU (some minutes the first time)"
-quietly build ninja -C "$out/build"
+# Its own tests are many; iotests need these programs.
+quietly build ninja -C "$out/build" qemu-img qemu-io qemu-nbd storage-daemon/qemu-storage-daemon qemu-system-x86_64
 say "done: $out/build"

@@ -1,11 +1,8 @@
 #!/usr/bin/env bash
 # Runs QEMU's own tests with dmsnap images, those named or all that apply. The last line counts them.
 set -euo pipefail
-export LC_ALL=C
-
-here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-out=${DMSNAP_QEMU_DIR:-$(dirname "$here")/target/qemu}
-out=$(cd "$out" && pwd)
+# shellcheck source=qemu-patch/common.sh
+. "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 # Firmware is not in Debian's source package, and installing QEMU's packages could replace the machine's own.
 firmware() {

@@ -151,16 +151,16 @@ impl AreaReader {
     }
 
     fn missing_area(&self, area: u64) -> Error {
+        let file = format!("the file of {} bytes", self.scan.cow_size);
         let message = if area == 0 {
-            "the first metadata area lies outside the file".to_owned()
+            format!("the first metadata area lies outside {file}")
         } else {
             format!(
-                "metadata area {area} lies outside the file, although area {} is full",
+                "metadata area {area} lies outside {file}, although area {} is full",
                 area - 1
             )
         };
-        let size = self.scan.cow_size;
-        let error = Error::new(ErrorKind::Corrupt, format!("{message} of {size} bytes"));
+        let error = Error::new(ErrorKind::Corrupt, message);
         let chunk = self.scan.geometry.area_chunk(area);
         let offset = chunk.and_then(|chunk| self.scan.geometry.byte_offset(chunk));
         error.with_offset(offset.unwrap_or(u64::MAX))
