@@ -1,0 +1,56 @@
+"""How much is measured: enough for times of about a tenth of a second, and for a whole run of some twenty minutes."""
+
+from dataclasses import dataclass, replace
+
+from access import scattered, scattered_apart, sequential, every_nth
+from formats import KIB, MIB
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Bytes of images and numbers of requests."""
+
+    base: int = 1280 * MIB  # of the layers that are written to for the first time, and what lies below them
+    layer: int = 256 * MIB  # of the filled layers that are read and rewritten
+    committed: int = 128 * MIB
+    converted: int = 1024 * MIB  # half of it is data
+    small_in_place: int = 16384  # requests of 4 KiB, for reads and rewrites
+    large_in_place: int = 4096  # requests of 64 KiB
+    small_first: int = 6000
+    large_first: int = 2000
+    small_sequential: int = 16384
+    flushed: int = 3200
+    exported: int = 6000
+
+    def divided(self, divisor):
+        parts = {name: value // divisor for name, value in vars(self).items()}
+        # A layer of the size that the scattered writes need, whole requests in each flush interval.
+        parts["flushed"] = max(64, parts["flushed"] // 64 * 64)
+        return replace(self, **parts)
+
+    def fill(self, size, share=1):
+        """Of every `share`-th piece of 64 KiB, in order."""
+        return every_nth(64 * KIB, share, size)
+
+    def fill_scattered(self, size, share=1):
+        """Of the same pieces in another order."""
+        unit = 64 * KIB * share
+        return scattered(64 * KIB, size // unit, size, unit)
+
+    def in_place(self, request, is_scattered):
+        count = self.small_in_place if request == 4 * KIB else self.large_in_place
+        return (scattered if is_scattered else sequential)(request, count, self.layer)
+
+    def first_writes(self, request, is_scattered, flushed=False):
+        small = request == 4 * KIB
+        if not is_scattered:
+            count = self.small_sequential if small else self.large_first
+            return sequential(request, self.flushed if flushed else count, self.base)
+        count = self.small_first if small else self.large_first
+        return scattered_apart(request, self.flushed if flushed else count, self.base)
+
+    def exported_in_place(self):
+        return scattered(4 * KIB, self.exported, self.layer)
+
+    def exported_first(self):
+        return scattered_apart(4 * KIB, self.exported, self.base)
