@@ -5,11 +5,14 @@ import os
 import platform
 from dataclasses import asdict
 from datetime import datetime, timezone
+from statistics import median
 
 import aims
 from formats import RAW
 
 NAME_WIDTH = 26
+# A run in which raw differs from itself by more than this, in the median of the rows, is worth little.
+QUIET = 1.05
 
 
 def block(result, misses):
@@ -48,6 +51,14 @@ def _cells(result, names, misses, mark):
         yield mark.format(text) if name in missed else text
 
 
+def unrest(results):
+    """A warning if the machine was not quiet, else nothing."""
+    spread = median(result.raw_spread() for result, _ in results)
+    if spread > QUIET:
+        return [f"The machine was not quiet: raw differed from itself by {spread:.2f} in the median row."]
+    return []
+
+
 def miss_lines(results):
     return [
         f"{result.row.name}: {miss.name} {miss.message}"
@@ -68,7 +79,7 @@ def markdown(results, formats, description):
     for result, misses in results:
         cells = " | ".join(_cells(result, forms, misses, "**{}**"))
         lines.append(f"| {result.row.name} | {result.seconds(RAW.name) * 1000:.0f} | {cells} |")
-    lines += ["", "Aims:", "", *(f"- {aim.text}" for aim in aims.AIMS)]
+    lines += ["", *unrest(results), "", "Aims:", "", *(f"- {aim.text}" for aim in aims.AIMS)]
     lines += ["", "Missed:", "", *(f"- {line}" for line in miss_lines(results) or ["nothing"]), ""]
     return "\n".join(lines)
 

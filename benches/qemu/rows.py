@@ -264,7 +264,7 @@ def sections(sizes):
             for direct in modes
             for verb, is_write in (("reads", False), ("rewrites", True))
             for size in (4, 64)
-            for access in [sizes.in_place(size * KIB, is_scattered)]
+            for access in [sizes.in_place(size * KIB, is_scattered, direct)]
         ]
     yield "First writes over a backing file", [
         FirstWrites(f"{size} KiB {order} first writes", direct, QemuImgBench(access, True))

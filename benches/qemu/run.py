@@ -56,7 +56,7 @@ def parse_arguments():
     add("--no-fio", action="store_true", help="leave out the rows that need fio")
     add("--rounds", type=_positive, help="rounds of each row (default: 5, with --quick 1)")
     add("--quick", action="store_true", help=f"sizes divided by {QUICK_DIVISOR}, and --check: tries the method only")
-    add("--divide", type=_positive, metavar="N", help="divide all sizes by N")
+    add("--divide", type=int, choices=[2, 4, 8, 16, 32], help="divide all sizes by so much")
     add("--check", action="store_true", help="compare the guest's bytes after the first run of each format")
     add("--directory", type=Path, help="for the files, some GiB (default: the target directory)")
     add("--json", type=Path, metavar="FILE", help="write all figures")
@@ -126,7 +126,7 @@ def run(options, sizes, chosen):
 
 def write_reports(options, results, forms, description, settings):
     print(f"\n{report.table(results, forms)}\n\nMissed aims:")
-    print("\n".join(report.miss_lines(results) or ["none"]))
+    print("\n".join((report.miss_lines(results) or ["none"]) + report.unrest(results)))
     if options.json:
         options.json.write_text(report.as_json(results, forms, settings, description))
     if options.markdown:

@@ -10,22 +10,22 @@ from formats import KIB, MIB
 class Sizes:
     """Bytes of images and numbers of requests."""
 
-    base: int = 1280 * MIB  # of the layers that are written to for the first time, and what lies below them
+    base: int = 768 * MIB  # of the layers that are written to for the first time, and what lies below them
     layer: int = 256 * MIB  # of the filled layers that are read and rewritten
     committed: int = 128 * MIB
-    converted: int = 1024 * MIB  # half of it is data
-    small_in_place: int = 16384  # requests of 4 KiB, for reads and rewrites
+    converted: int = 512 * MIB  # half of it is data
+    small_in_place: int = 16384  # requests of 4 KiB, for reads and rewrites; half of them past the page cache
     large_in_place: int = 4096  # requests of 64 KiB
-    small_first: int = 6000
-    large_first: int = 2000
+    small_first: int = 4096
+    large_first: int = 2048
     small_sequential: int = 16384
-    flushed: int = 3200
-    exported: int = 6000
+    flushed: int = 2048
+    exported: int = 4096
 
     def divided(self, divisor):
         parts = {name: value // divisor for name, value in vars(self).items()}
-        # A layer of the size that the scattered writes need, whole requests in each flush interval.
-        parts["flushed"] = max(64, parts["flushed"] // 64 * 64)
+        # At least two flush intervals.
+        parts["flushed"] = max(128, parts["flushed"])
         return replace(self, **parts)
 
     def fill(self, size, share=1):
@@ -37,9 +37,10 @@ class Sizes:
         unit = 64 * KIB * share
         return scattered(64 * KIB, size // unit, size, unit)
 
-    def in_place(self, request, is_scattered):
+    def in_place(self, request, is_scattered, direct):
         count = self.small_in_place if request == 4 * KIB else self.large_in_place
-        return (scattered if is_scattered else sequential)(request, count, self.layer)
+        kind = scattered if is_scattered else sequential
+        return kind(request, count // 2 if direct else count, self.layer)
 
     def first_writes(self, request, is_scattered, flushed=False):
         small = request == 4 * KIB
