@@ -11,7 +11,7 @@ STEPS_TO_TRY = 4000
 
 @dataclass(frozen=True)
 class Access:
-    """Requests as `qemu-img bench` makes them: each `step` further, modulo the size of the image."""
+    """Requests as `qemu-img bench` makes them: each a step further, modulo the image's size."""
 
     request: int
     step: int
@@ -20,6 +20,9 @@ class Access:
 
     def offsets(self):
         return [index * self.step % self.size for index in range(self.count)]
+
+    def is_small_scattered(self):
+        return self.request == 4 * KIB and self.step != self.request
 
     def total(self):
         return self.request * self.count
@@ -62,15 +65,16 @@ def scattered(request, count, size, unit=0):
 def scattered_apart(request, count, size):
     """Requests all over the image, of which no two share a cluster of any format.
 
-    So each first write allocates in every format. They begin anywhere in a cluster that their own size allows.
+    So each first write allocates in every format. They begin anywhere in a cluster that their own
+    size allows.
     """
     return _scattered(request, count, size, request, tuple(CLUSTERS))
 
 
 @cache
 def _scattered(request, count, size, unit, clusters):
-    # Multiples of the golden ratio, modulo 1, keep furthest apart. An odd multiple of the unit comes back to a
-    # place last, and begins at each place within a cluster in turn.
+    # Multiples of the golden ratio, modulo 1, keep furthest apart. An odd multiple of the unit
+    # comes back to a place last, and begins at each place within a cluster in turn.
     middle = int(size * GOLDEN) // unit
     for distance in range(STEPS_TO_TRY):
         for multiple in (middle - distance, middle + distance):
@@ -78,8 +82,8 @@ def _scattered(request, count, size, unit, clusters):
             if multiple % 2 == 1 and all(access.touches_new(each) for each in clusters):
                 return _verified(access, clusters)
     raise ValueError(
-        f"no step scatters {count} requests of {request // KIB} KiB over {size // KIB} KiB so that each touches new "
-        f"clusters of {clusters[-1] // KIB} KiB: the image is too small"
+        f"no step scatters {count} requests of {request} bytes over an image of {size} so that "
+        f"each touches new clusters of {clusters[-1]}: it is too small"
     )
 
 

@@ -1,11 +1,12 @@
 """What the figures of dmsnap should come to: the one place that says so."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Callable
 
 from formats import ALL, KIB
 
-# What two figures may lie apart and still count as level; more where raw's two turns of a round lay further apart.
+# What two figures may lie apart and still count as level: this, or what raw's two turns of a round
+# lay apart if that was more.
 NOISE = 1.03
 NEEDS_MORE = 1.3
 CLEARLY_LESS = 0.85
@@ -55,8 +56,9 @@ def _level_with_best(result):
 
 
 def _level_with_same_size(result):
+    plain = _measured(result, _is_plain_qcow2)
     for ours in _measured(result, lambda form: form.is_ours):
-        peers = _measured(result, lambda form: _is_plain_qcow2(form) and form.cluster == ours.cluster)
+        peers = [form for form in plain if form.cluster == ours.cluster]
         if peers:
             best = _best(result, peers)
             limit, what = _level(result, best), f"clusters of the same size, {best.name}"
@@ -80,7 +82,9 @@ def _near_raw(result):
 
 
 def _is_small_first_write(row):
-    return row.kind == "first write" and row.load.access.request == 4 * KIB and not row.load.flushed
+    return (
+        row.kind == "first write" and row.load.access.request == 4 * KIB and not row.load.flushed
+    )
 
 
 def _first_write_of_chunk(result):
@@ -103,14 +107,15 @@ AIMS = (
         _level_with_same_size,
     ),
     Aim(
-        f"where qcow2 by default needs more than {NEEDS_MORE} times raw, dmsnap by default (16K) needs "
-        f"at least {1 - CLEARLY_LESS:.0%} less",
+        f"where qcow2 by default needs more than {NEEDS_MORE} times raw, dmsnap by default (16K) "
+        f"needs at least {1 - CLEARLY_LESS:.0%} less",
         _clearly_ahead,
     ),
     Aim("reads and rewrites within 1.05 times raw", _near_raw),
     Aim("first writes of 4 KiB within 1.3 times raw at chunks of 4K", _first_write_of_chunk),
     Aim(
-        "at chunks of 16K within 1.15 times a raw read of 12 KiB and a raw write of 16 KiB (scattered ones)",
+        "scattered ones at chunks of 16K within 1.15 times a raw read of 12 KiB and a raw write "
+        "of 16 KiB",
         _first_write_of_part,
     ),
 )

@@ -54,7 +54,7 @@ class Bench:
         self.make_random(self.base, sizes.base)
 
     def make_random(self, name, size, half=False):
-        """A raw file of random bytes, the same each time; with `half` every second MiB is a hole."""
+        """A raw file of random bytes, the same each time. Half: every second MiB is a hole."""
         source = random.Random(1)
         with open(name, "wb") as file:
             for start in range(0, size, MIB):
@@ -86,10 +86,14 @@ class Bench:
             self.filled.remove()
             self.filled = None
 
-    def expect(self, row, form, image, expected):
-        same, message = self.tools.compare(form.driver, image, expected)
+    def expect(self, row, form, image, expected, image_form=None):
+        """Whether what `form` came to, by default an image of that form, has the bytes expected."""
+        driver = (image_form or form).driver
+        same, message = self.tools.compare(driver, image, expected)
         if not same:
-            raise BenchError(f"{row.name}: {form.name} ended with wrong bytes in the guest: {message}")
+            raise BenchError(
+                f"{row.name}: {form.name} ended with wrong bytes in the guest: {message}"
+            )
 
 
 @dataclass
@@ -152,7 +156,9 @@ def _round(bench, row, result, formats, number):
     for form in [RAW, *formats, RAW]:
         sample = row.sample(bench, form)
         if sample.seconds <= 0:
-            raise BenchError(f"{row.name}: {form.name} took no measurable time: choose larger sizes")
+            raise BenchError(
+                f"{row.name}: {form.name} took no measurable time: choose larger sizes"
+            )
         result.add(form.name, sample)
         if bench.check and number == 0:
             row.verify(bench, form)

@@ -11,20 +11,22 @@ import aims
 from formats import RAW
 
 NAME_WIDTH = 26
-# A run in which raw differs from itself by more than this, in the median of the rows, is worth little.
+# If raw differs from itself by more than this in the median row, the figures are worth little.
 QUIET = 1.05
 
 
 def block(result, misses):
     """A row as it is done: a line for each format, with the spread of the rounds."""
-    lines = [f"{result.row.name}   (raw differs from itself by {result.raw_spread():.2f})"]
+    lines = [f"{result.row.name}   (raw's two turns differ by {result.raw_spread():.2f})"]
     for name in result.samples:
         ratios = result.ratios(name)
         spread = f"{min(ratios):.2f}-{max(ratios):.2f}" if len(ratios) > 1 else "1 round"
         time = f"{result.seconds(name) * 1000:.0f} ms"
         texts = "; ".join(miss.message for miss in misses if miss.name == name)
         note = f"  missed: {texts}" if texts else ""
-        lines.append(f"  {name:<{NAME_WIDTH}}{result.ratio(name):>7.2f}  {spread:>12}  {time:>9}{note}")
+        lines.append(
+            f"  {name:<{NAME_WIDTH}}{result.ratio(name):>7.2f}  {spread:>12}  {time:>9}{note}"
+        )
     return "\n".join(lines)
 
 
@@ -37,7 +39,11 @@ def table(results, formats):
     for result, misses in results:
         cells = _cells(result, forms, misses, "{}!")
         raw = f"{result.seconds(RAW.name) * 1000:>8.0f}"
-        lines.append("  ".join([f"{result.row.name:<{first}}", raw] + [f"{c:>{w}}" for c, w in zip(cells, widths)]))
+        lines.append(
+            "  ".join(
+                [f"{result.row.name:<{first}}", raw] + [f"{c:>{w}}" for c, w in zip(cells, widths)]
+            )
+        )
     return "\n".join(lines + ["", "Times as multiples of raw's. !: misses an aim."])
 
 
@@ -54,9 +60,11 @@ def _cells(result, names, misses, mark):
 def unrest(results):
     """A warning if the machine was not quiet, else nothing."""
     spread = median(result.raw_spread() for result, _ in results)
-    if spread > QUIET:
-        return [f"The machine was not quiet: raw differed from itself by {spread:.2f} in the median row."]
-    return []
+    if spread <= QUIET:
+        return []
+    return [
+        f"The machine was not quiet: raw's two turns differ by {spread:.2f} in the median row."
+    ]
 
 
 def miss_lines(results):

@@ -16,8 +16,6 @@ FIO_LOG = "fio.log"
 class QemuImgBench:
     """Requests by `qemu-img bench`, 64 at a time."""
 
-    name = "qemu-img bench"
-
     def __init__(self, access, is_write, flushed=False):
         self.access = access
         self.is_write = is_write
@@ -33,7 +31,6 @@ class QemuImgBench:
 class FioOverNbd:
     """The same requests by fio, through an export by qemu-nbd."""
 
-    name = "fio"
     flushed = False
 
     def __init__(self, access, is_write, depth):
@@ -60,12 +57,17 @@ class FioOverNbd:
     def _write_log(self):
         """The requests as fio replays them.
 
-        fio ends without what is outstanding when its log ends, so the log ends with requests that have been there.
+        fio ends without what is outstanding when its log ends, so the log ends with requests that
+        have been there.
         """
         verb = "write" if self.is_write else "read"
         offsets = self.access.offsets()
-        lines = [f"image {verb} {at} {self.access.request}" for at in offsets + offsets[: self.depth]]
-        Path(FIO_LOG).write_text("\n".join(["fio version 2 iolog", "image add", "image open", *lines, ""]))
+        lines = [
+            f"image {verb} {at} {self.access.request}" for at in offsets + offsets[: self.depth]
+        ]
+        Path(FIO_LOG).write_text(
+            "\n".join(["fio version 2 iolog", "image add", "image open", *lines, ""])
+        )
 
 
 class Row:
@@ -127,11 +129,13 @@ class FirstWrites(Row):
     def __init__(self, name, direct, load):
         super().__init__("first write", name, direct)
         self.load = load
-        access = load.access
-        scattered = access.step != access.request
-        if scattered and access.request == 4 * KIB and load.name == QemuImgBench.name and not load.flushed:
+        if (
+            isinstance(load, QemuImgBench)
+            and not load.flushed
+            and load.access.is_small_scattered()
+        ):
             self.reference = "raw 12K read + 16K write"
-            self.copies = access.aligned(COPY_WRITE)
+            self.copies = load.access.aligned(COPY_WRITE)
 
     def prepare(self, bench):
         bench.drop_filled_layers()
@@ -145,7 +149,7 @@ class FirstWrites(Row):
         return self.load.run(bench, form, "layer", self.cache)
 
     def sample_reference(self, bench):
-        """What a copy of the rest of a chunk of 16 KiB and the write of the whole come to with raw files."""
+        """Raw files: a read of the rest of a chunk of 16 KiB, and a write of the whole."""
         bench.tools.create(RAW, "layer", bench.sizes.base)
         read = self.copies.shortened(COPY_READ)
         reads = bench.tools.bench("raw", bench.base, read, cache=self.cache)
@@ -167,7 +171,7 @@ class FirstWrites(Row):
 
 
 class Convert(Row):
-    """`qemu-img convert` of a half filled image, with its own default of the cache where not direct."""
+    """`qemu-img convert` of a half filled image, buffered with its own default of the cache."""
 
     SOURCE = "source"
 
@@ -200,7 +204,7 @@ class Convert(Row):
         return f"converted.{form.name}"
 
     def verify(self, bench, form):
-        bench.expect(self, form if self.to_format else RAW, "target", self.SOURCE)
+        bench.expect(self, form, "target", self.SOURCE, None if self.to_format else RAW)
 
     def clean(self, bench, form):
         bench.workspace.remove("target")
@@ -212,14 +216,14 @@ class Convert(Row):
 class Commit(Row):
     """`qemu-img commit` of a filled layer, emptied afterwards as is the default.
 
-    For raw: `qemu-img convert -n` of as many bytes from one raw file to another, with the same flush at its end.
+    For raw: `qemu-img convert -n` of as many bytes from one raw file to another, with the same
+    flush at its end.
     """
 
     BASE = "committed.raw"
 
     def __init__(self, direct, share, fill, order):
         super().__init__("commit", f"commit, {100 // share} % filled {order}", direct)
-        self.share = share
         self.fill = fill
 
     def prepare(self, bench):
@@ -244,7 +248,7 @@ class Commit(Row):
 
     def verify(self, bench, form):
         if not form.is_raw:
-            bench.expect(self, RAW, self.BASE, self.layers.expected)
+            bench.expect(self, form, self.BASE, self.layers.expected, RAW)
 
     def clean(self, bench, form):
         bench.workspace.remove("layer")
@@ -274,7 +278,9 @@ def sections(sizes):
         for access in [sizes.first_writes(size * KIB, is_scattered)]
     ]
     yield f"First writes with a flush every {FLUSH_INTERVAL}", [
-        FirstWrites(f"4 KiB {order} first writes, flushed", direct, QemuImgBench(access, True, True))
+        FirstWrites(
+            f"4 KiB {order} first writes, flushed", direct, QemuImgBench(access, True, True)
+        )
         for direct in modes
         for order, is_scattered in (("random", True), ("sequential", False))
         for access in [sizes.first_writes(4 * KIB, is_scattered, flushed=True)]
@@ -289,7 +295,9 @@ def sections(sizes):
             ("scattered", sizes.fill_scattered(sizes.committed, share)),
         )
     ]
-    yield "Convert", [Convert(direct, to_format) for direct in modes for to_format in (True, False)]
+    yield "Convert", [
+        Convert(direct, to_format) for direct in modes for to_format in (True, False)
+    ]
 
 
 def _exported(sizes, modes):

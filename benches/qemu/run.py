@@ -1,26 +1,33 @@
 #!/usr/bin/env python3
-"""Measures dmsnap in QEMU side by side with raw, qcow2 and qed, with the binaries of one patched build.
+"""Measures dmsnap in QEMU side by side with raw, qcow2 and qed, all with one patched build.
 
-What is measured: `qemu-img bench` with reads, rewrites and first writes over a backing file; qemu-img convert and commit;
-fio through an NBD export with 1 and 16 requests outstanding. Each buffered and again past the page cache (`-t none -n`).
+What is measured: `qemu-img bench` with reads, rewrites and first writes over a backing file;
+`qemu-img convert` and `commit`; fio through an NBD export with 1 and 16 requests outstanding. Each
+buffered, and again past the page cache (`-t none -n`).
 
-How: a row of the table is one workload. In each round of a row every format has its turn between two turns of raw, in
-another order each round, so that drift of the machine hits all alike. A figure is the median over the rounds of a
-format's time as a multiple of raw's in the same round (the mean of its two turns); 1 is as fast as raw, less is faster.
-A format that takes more than 6 times as long as raw in the first round is left out of the further ones.
+How: a row of the table is one workload. In each round of a row every format has its turn between
+two turns of raw, in another order each round, so that drift of the machine hits all alike. A
+figure is the median over the rounds of a format's time as a multiple of raw's in the same round
+(the mean of its two turns): 1 is as fast as raw, less is faster. A format that takes more than 6
+times as long as raw in the first round is left out of the further ones.
 
-- The time of a run is what qemu-img bench or fio tells. It leaves out what is flushed when the image is closed; the rows
-  with flushes have it, and the JSON has the time of each qemu-img process as well. Convert and commit are timed from the
-  start of the process to its exit.
-- Scattered requests go by a long step around the image. No two scattered first writes touch the same 128 KiB, the largest
-  cluster of any format: this is computed and asserted before anything is measured.
-- First writes go to new layers over one raw base of random bytes; raw writes to a new sparse file. Where a format of 16K
-  chunks has to copy, raw's read of 12 KiB and write of 16 KiB is measured beside it.
-- Reads and rewrites use layers that are filled wholly, in pieces of 64 KiB, in random order or in sequence.
+- The time of a run is what qemu-img bench or fio tells. It leaves out what is flushed when the
+  image is closed; the rows with flushes have it, and the JSON has the time of each qemu-img
+  process as well. Convert and commit are timed from the start of the process to its exit.
+- Scattered requests go around the image by a long step. No two scattered first writes touch the
+  same 128 KiB, the largest cluster of any format: so each allocates in every format. That is
+  computed and asserted before anything is measured.
+- First writes go to new layers over one raw base of random bytes; raw's to a new sparse file.
+  Beside the scattered ones of 4 KiB stands what chunks of 16K cannot avoid: raw's read of 12 KiB
+  and write of 16 KiB.
+- Reads and rewrites use layers that are filled wholly, in pieces of 64 KiB, in random order or in
+  sequence.
 - Buffered runs find what they read in the page cache. Before the others it is dropped.
-- --check compares the guest's bytes of every image that a row wrote with those that plain writes give; --quick does so too.
+- --check compares the guest's bytes of every image that a row wrote with those that plain writes
+  give. --quick does so too.
 
-The exit status is 0 whether or not an aim is missed (they are in aims.py), and 1 if something went wrong.
+The aims are in aims.py. A missed one does not change the exit status, which is 1 if something
+went wrong and 130 if it was stopped.
 """
 
 import argparse
@@ -47,17 +54,30 @@ QUICK_DIVISOR = 16
 def parse_arguments():
     parser = argparse.ArgumentParser(
         description=__doc__.partition("\n\n")[0],
-        epilog="The head of run.py says what is measured and how. DMSNAP_QEMU_DIR names the directory of the patched "
-        "build, by default target/qemu.",
+        epilog="The head of run.py says what is measured and how. DMSNAP_QEMU_DIR names the "
+        "directory of the patched build, by default target/qemu.",
     )
     add = parser.add_argument
     add("rows", nargs="*", help="rows whose name has this in it (a shell pattern); all by default")
-    add("--formats", action="append", metavar="PATTERN", help="formats by shell pattern; raw is always there")
+    add(
+        "--formats",
+        action="append",
+        metavar="PATTERN",
+        help="formats by shell pattern; raw is always there",
+    )
     add("--no-fio", action="store_true", help="leave out the rows that need fio")
     add("--rounds", type=_positive, help="rounds of each row (default: 5, with --quick 1)")
-    add("--quick", action="store_true", help=f"sizes divided by {QUICK_DIVISOR}, and --check: tries the method only")
+    add(
+        "--quick",
+        action="store_true",
+        help=f"sizes divided by {QUICK_DIVISOR}, and --check: tries the method only",
+    )
     add("--divide", type=int, choices=[2, 4, 8, 16, 32], help="divide all sizes by so much")
-    add("--check", action="store_true", help="compare the guest's bytes after the first run of each format")
+    add(
+        "--check",
+        action="store_true",
+        help="compare the guest's bytes after the first run of each format",
+    )
     add("--directory", type=Path, help="for the files, some GiB (default: the target directory)")
     add("--json", type=Path, metavar="FILE", help="write all figures")
     add("--markdown", type=Path, metavar="FILE", help="write the table for the README")
@@ -92,7 +112,9 @@ def check_space(directory, sizes, count):
     """Refuses what the disk has no room for, and warns of what the page cache may not hold."""
     needed = 3 * sizes.base + count * max(2 * sizes.committed, sizes.layer, sizes.converted)
     if shutil.disk_usage(directory).free < needed:
-        raise BenchError(f"{directory} has less than {needed >> 20} MiB free: name another with --directory")
+        raise BenchError(
+            f"{directory} has less than {needed >> 20} MiB free: name another with --directory"
+        )
     cached = sizes.base + count * max(sizes.layer, sizes.converted // 2)
     available = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     if available < cached:

@@ -1,8 +1,8 @@
-"""How much is measured: enough for times of about a tenth of a second, and for a whole run of some twenty minutes."""
+"""How much is measured: enough for a tenth of a second a run, and some twenty minutes in all."""
 
 from dataclasses import dataclass, replace
 
-from access import scattered, scattered_apart, sequential, every_nth
+from access import every_nth, scattered, scattered_apart, sequential
 from formats import KIB, MIB
 
 
@@ -10,12 +10,15 @@ from formats import KIB, MIB
 class Sizes:
     """Bytes of images and numbers of requests."""
 
-    base: int = 768 * MIB  # of the layers that are written to for the first time, and what lies below them
-    layer: int = 256 * MIB  # of the filled layers that are read and rewritten
+    # Layers that are written to for the first time, and what lies below them.
+    base: int = 768 * MIB
+    # Filled layers that are read and rewritten.
+    layer: int = 256 * MIB
     committed: int = 128 * MIB
-    converted: int = 512 * MIB  # half of it is data
-    small_in_place: int = 16384  # requests of 4 KiB, for reads and rewrites; half of them past the page cache
-    large_in_place: int = 4096  # requests of 64 KiB
+    converted: int = 512 * MIB
+    # Small requests have 4 KiB, large ones 64 KiB. Direct ones in place are half as many.
+    small_in_place: int = 16384
+    large_in_place: int = 4096
     small_first: int = 4096
     large_first: int = 2048
     small_sequential: int = 16384

@@ -127,7 +127,7 @@ class Tools:
         return self._run([self.qemu_img, *arguments])
 
     def timed_img(self, *arguments):
-        """For commands that tell no time: that of the process, what it flushes at its end included."""
+        """For commands that tell no time: that of the process, with what it flushes at its end."""
         start = time.perf_counter()
         self.img(*arguments)
         wall = time.perf_counter() - start
@@ -147,7 +147,18 @@ class Tools:
         arguments = ["bench", "-f", driver, "-t", cache]
         if cache == "none":
             arguments.append("-n")
-        arguments += ["-c", access.count, "-s", access.request, "-S", access.step, "-o", offset, *more, name]
+        arguments += [
+            "-c",
+            access.count,
+            "-s",
+            access.request,
+            "-S",
+            access.step,
+            "-o",
+            offset,
+            *more,
+            name,
+        ]
         start = time.perf_counter()
         output = self.img(*map(str, arguments))
         wall = time.perf_counter() - start
@@ -158,14 +169,21 @@ class Tools:
 
     def compare(self, first_driver, first, second):
         """Whether an image has the same bytes as a raw file."""
-        result = self._start([self.qemu_img, "compare", "-f", first_driver, "-F", "raw", first, second])
+        result = self._start(
+            [self.qemu_img, "compare", "-f", first_driver, "-F", "raw", first, second]
+        )
         if result.returncode not in (0, 1):
             raise BenchError(f"cannot compare {first} with {second}: {result.stderr.strip()}")
         return result.returncode == 0, result.stdout.strip()
 
     def fio(self, arguments):
         """Runs fio's nbd engine on the export, and returns the report of its job."""
-        command = ["fio", "--name=bench", "--ioengine=nbd", f"--uri=nbd+unix:///?socket={EXPORT_SOCKET}"]
+        command = [
+            "fio",
+            "--name=bench",
+            "--ioengine=nbd",
+            f"--uri=nbd+unix:///?socket={EXPORT_SOCKET}",
+        ]
         command += ["--thread", "--output-format=json", *arguments]
         output = self._run(command)
         # The engine says that it is connected before the report begins.
@@ -209,7 +227,9 @@ class Tools:
         result = self._start(command)
         if result.returncode:
             words = " ".join(map(str, command))
-            raise BenchError(f"exit status {result.returncode} of: {words}\n{result.stdout}{result.stderr}")
+            raise BenchError(
+                f"exit status {result.returncode} of: {words}\n{result.stdout}{result.stderr}"
+            )
         return result.stdout
 
     def _start(self, command):
@@ -223,17 +243,26 @@ class Tools:
                 timeout=PATIENCE,
             )
         except subprocess.TimeoutExpired as error:
-            raise BenchError(f"no end after {PATIENCE} s: {' '.join(map(str, command))}") from error
+            raise BenchError(
+                f"no end after {PATIENCE} s: {' '.join(map(str, command))}"
+            ) from error
 
 
 def require_fio():
     if not shutil.which("fio"):
-        raise BenchError("fio is missing: `apt-get install fio`, or leave out its rows with --no-fio")
-    if "nbd" not in subprocess.run(["fio", "--enghelp"], capture_output=True, text=True).stdout.split():
+        raise BenchError(
+            "fio is missing: `apt-get install fio`, or leave out its rows with --no-fio"
+        )
+    if (
+        "nbd"
+        not in subprocess.run(["fio", "--enghelp"], capture_output=True, text=True).stdout.split()
+    ):
         raise BenchError("this fio was built without its nbd engine; --no-fio leaves its rows out")
 
 
 def _existing(path):
     if not os.access(path, os.X_OK):
-        raise BenchError(f"{path} is missing: `make qemu` builds it; DMSNAP_QEMU_DIR names another directory")
+        raise BenchError(
+            f"{path} is missing: `make qemu` builds it; DMSNAP_QEMU_DIR names another directory"
+        )
     return path.resolve()
