@@ -87,7 +87,7 @@ class Bench:
             self.filled = None
 
     def expect(self, row, form, image, expected, image_form=None):
-        """Refuses other bytes in what `form` came to, an image of it unless another form is given."""
+        """Refuses other bytes in what `form` came to: an image of it, or of `image_form`."""
         driver = (image_form or form).driver
         same, message = self.tools.compare(driver, image, expected)
         if not same:

@@ -21,6 +21,8 @@ def block(result, misses):
     for name in result.samples:
         ratios = result.ratios(name)
         spread = f"{min(ratios):.2f}-{max(ratios):.2f}" if len(ratios) > 1 else "1 round"
+        if name == RAW.name:
+            spread = ""
         time = f"{result.seconds(name) * 1000:.0f} ms"
         texts = "; ".join(miss.message for miss in misses if miss.name == name)
         note = f"  missed: {texts}" if texts else ""
@@ -44,7 +46,8 @@ def table(results, formats):
                 [f"{result.row.name:<{first}}", raw] + [f"{c:>{w}}" for c, w in zip(cells, widths)]
             )
         )
-    return "\n".join(lines + ["", "Times as multiples of raw's. !: misses an aim."])
+    lines += ["", "Times as multiples of raw's. !: misses an aim.", *reference_lines(results)]
+    return "\n".join(lines)
 
 
 def _cells(result, names, misses, mark):
@@ -67,6 +70,17 @@ def unrest(results):
     ]
 
 
+def reference_lines(results):
+    """What was measured beside raw, and how chunks of that size compare with it."""
+    for result, _ in results:
+        name = result.row.reference
+        if name:
+            line = f"{result.row.name}: {name} take {result.ratio(name):.2f} times raw"
+            if aims.DEFAULT in result.samples:
+                line += f", {aims.DEFAULT} {result.ratio(aims.DEFAULT, name):.2f} times that"
+            yield line + "."
+
+
 def miss_lines(results):
     return [
         f"{result.row.name}: {miss.name} {miss.message}"
@@ -87,7 +101,15 @@ def markdown(results, formats, description):
     for result, misses in results:
         cells = " | ".join(_cells(result, forms, misses, "**{}**"))
         lines.append(f"| {result.row.name} | {result.seconds(RAW.name) * 1000:.0f} | {cells} |")
-    lines += ["", *unrest(results), "", "Aims:", "", *(f"- {aim.text}" for aim in aims.AIMS)]
+    lines += [
+        "",
+        *reference_lines(results),
+        *unrest(results),
+        "",
+        "Aims:",
+        "",
+        *(f"- {aim.text}" for aim in aims.AIMS),
+    ]
     lines += ["", "Missed:", "", *(f"- {line}" for line in miss_lines(results) or ["nothing"]), ""]
     return "\n".join(lines)
 

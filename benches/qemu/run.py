@@ -42,6 +42,7 @@ from pathlib import Path
 import formats
 import report
 from aims import misses
+from formats import KIB
 from measure import Bench, measure
 from rows import FioOverNbd, sections
 from sizes import Sizes
@@ -78,11 +79,21 @@ def parse_arguments():
         action="store_true",
         help="compare the guest's bytes after the first run of each format",
     )
-    add("--directory", type=Path, help="for the files, some GiB (default: the target directory)")
-    add("--json", type=Path, metavar="FILE", help="write all figures")
-    add("--markdown", type=Path, metavar="FILE", help="write the table for the README")
+    add(
+        "--directory",
+        type=_path,
+        default=Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")).resolve(),
+        help="for the files, some GiB on a real file system (default: the target directory)",
+    )
+    add("--json", type=_path, metavar="FILE", help="write all figures")
+    add("--markdown", type=_path, metavar="FILE", help="write the table for the README")
     add("--list", action="store_true", help="list rows and formats, and measure nothing")
     return parser.parse_args()
+
+
+def _path(text):
+    """Of the directory that we start in: the measurement goes to another."""
+    return Path(text).resolve()
 
 
 def _positive(text):
@@ -116,34 +127,49 @@ def check_space(directory, sizes, count):
             f"{directory} has less than {needed >> 20} MiB free: name another with --directory"
         )
     cached = sizes.base + count * max(sizes.layer, sizes.converted // 2)
-    available = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    if available < cached:
+    if available_memory() < cached:
         progress(f"less than {cached >> 20} MiB of memory free: buffered reads may go to the disk")
 
 
+def available_memory():
+    with open("/proc/meminfo") as lines:
+        return next(
+            int(line.split()[1]) * KIB for line in lines if line.startswith("MemAvailable")
+        )
+
+
 def run(options, sizes, chosen):
-    parent = options.directory or Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
+    """Measures in a directory of its own, and reports what was done also if it is stopped."""
     qemu = Path(os.environ.get("DMSNAP_QEMU_DIR", ROOT / "target/qemu")).resolve()
     tools = Tools(qemu / "build")
     if any(isinstance(row.load, FioOverNbd) for _, rows in chosen for row in rows):
         require_fio()
     forms = formats.chosen(options.formats)
-    rounds = options.rounds or (1 if options.quick else 5)
-    with Workspace(parent) as workspace:
+    settings = {
+        "rounds": options.rounds or (1 if options.quick else 5),
+        "check": options.check or options.quick,
+        "sizes": vars(sizes),
+    }
+    results = []
+    with Workspace(options.directory) as workspace:
         check_space(workspace.directory, sizes, len(forms))
         description = report.machine(tools.version(), workspace.directory)
         print(description)
-        check = options.check or options.quick
-        bench = Bench(tools, workspace, forms, sizes, check, progress)
-        results = []
-        for heading, rows in chosen:
-            print(f"\n== {heading}", flush=True)
-            for row in rows:
-                result = measure(bench, row, rounds)
-                results.append((result, misses(result)))
-                print(report.block(*results[-1]), flush=True)
-    settings = {"rounds": rounds, "check": check, "sizes": vars(sizes)}
-    return results, forms, description, settings
+        bench = Bench(tools, workspace, forms, sizes, settings["check"], progress)
+        try:
+            measure_all(bench, chosen, settings["rounds"], results)
+        finally:
+            if results:
+                write_reports(options, results, forms, description, settings)
+
+
+def measure_all(bench, chosen, rounds, results):
+    for heading, rows in chosen:
+        print(f"\n== {heading}", flush=True)
+        for row in rows:
+            result = measure(bench, row, rounds)
+            results.append((result, misses(result)))
+            print(report.block(*results[-1]), flush=True)
 
 
 def write_reports(options, results, forms, description, settings):
@@ -157,9 +183,6 @@ def write_reports(options, results, forms, description, settings):
 
 def main():
     options = parse_arguments()
-    for name in ("json", "markdown", "directory"):
-        path = getattr(options, name)
-        setattr(options, name, path and path.resolve())
     sizes = Sizes().divided(options.divide or (QUICK_DIVISOR if options.quick else 1))
     chosen = list(chosen_sections(options, sizes))
     if not chosen:
@@ -169,7 +192,7 @@ def main():
         print("\nformats:", *(form.name for form in formats.ALL))
         return
     start = time.monotonic()
-    write_reports(options, *run(options, sizes, chosen))
+    run(options, sizes, chosen)
     progress(f"done in {time.monotonic() - start:.0f} s")
 
 
