@@ -23,7 +23,7 @@ class Sizes:
     large_first: int = 2048
     small_sequential: int = 16384
     flushed: int = 2048
-    exported: int = 4096
+    exported: int = 2048
 
     def divided(self, divisor):
         parts = {name: value // divisor for name, value in vars(self).items()}
