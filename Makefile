@@ -20,7 +20,7 @@ SHARED   := libdmsnap.so.$(VERSION)
 RELEASE  := $(or $(CARGO_TARGET_DIR),target)/release
 TESTS    := CARGO="$(CARGO)" tests/run.sh
 
-.PHONY: all build demo test lint unit ffi bench qemu iotests install uninstall clean help
+.PHONY: all build demo test lint unit ffi bench qemu iotests qemu-test qemu-series bench-qemu install uninstall clean help
 .NOTPARALLEL:
 
 all: build
@@ -51,6 +51,16 @@ qemu: ## QEMU with the driver for dmsnap images, below target/qemu; QEMU_SRC= na
 
 iotests: qemu ## QEMU's own tests with dmsnap images
 	qemu-patch/iotests.sh
+
+qemu-test: ## the driver: its lints, every command of qemu-img, real guests, exports, iotests of its own
+	$(TESTS) qemu
+
+qemu-series: qemu ## that QEMU builds at every patch, without the driver, and with it as a module
+	qemu-patch/check-series.sh
+
+bench-qemu: qemu ## measures dmsnap, qcow2 and qed in QEMU against raw
+	tests/setup.sh qemu
+	benches/qemu/run.py
 
 # Under sudo what was built before is installed: root need not have cargo.
 install: ## into PREFIX (/usr/local), below DESTDIR

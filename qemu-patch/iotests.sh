@@ -1,30 +1,17 @@
 #!/usr/bin/env bash
-# Runs QEMU's own tests with dmsnap images, those named or all that apply. The last line counts them.
+# Runs QEMU's own tests with dmsnap images: all that apply, those named, or those about dmsnap only (`iotests.sh own`). The last line
+# counts them.
 set -euo pipefail
 # shellcheck source=qemu-patch/common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
-# Firmware is not in Debian's source package, and installing QEMU's packages could replace the machine's own.
-firmware() {
-    local data=$out/firmware target=$out/build/qemu-bundle/usr/local/share/qemu package file
-    if ! [ -e "$data/ready" ]; then
-        rm -rf "$data" && mkdir -p "$data/debs"
-        for package in seabios ipxe-qemu qemu-system-data; do
-            (cd "$data/debs" && apt-get -q download "$package" > /dev/null)
-        done
-        for file in "$data"/debs/*.deb; do
-            dpkg-deb -x "$file" "$data"
-        done
-        touch "$data/ready"
-    fi
-    mkdir -p "$target"
-    for file in "$data"/{usr/share/seabios,usr/share/qemu,usr/lib/ipxe/qemu}/*; do
-        [ -e "$target/${file##*/}" ] || ln -s "$file" "$target/"
-    done
-}
-
-firmware
+"$here/firmware.sh"
 log=$out/iotests.log
+if [ "${1:-}" = own ]; then
+    mapfile -t own < <(cd "$out/src/tests/qemu-iotests" && find tests -name 'dmsnap-*' ! -name '*.*' -printf '%f\n' | sort)
+    [ ${#own[@]} -gt 0 ] || die "$out/src has no tests of its own about dmsnap"
+    set -- "${own[@]}"
+fi
 cd "$out/build/tests/qemu-iotests"
 status=0
 ./check -dmsnap "$@" 2>&1 | tee "$log" || status=$?

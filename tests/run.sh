@@ -9,7 +9,7 @@ export PATH="$PATH:/usr/sbin:/sbin"
 cargo=${CARGO:-cargo}
 unset CARGO
 
-all=(format clippy documentation manual release rust ffi demo)
+all=(format clippy documentation manual release rust ffi demo qemu)
 
 stage_format() { "$cargo" fmt --check; }
 
@@ -37,6 +37,13 @@ stage_rust() { tests/kernel/setup.sh && "$cargo" test --locked --no-fail-fast; }
 stage_ffi() { ffi-tests/run.sh; }
 
 stage_demo() { stage_release && tests/demo.sh; }
+
+# The driver for QEMU: iotests run those of our own, `make iotests` all of them.
+stage_qemu() {
+    stage_release && qemu-patch/build.sh && qemu-patch/lint.sh &&
+        qemu-patch/tour.sh 4K && qemu-patch/tour.sh 16K && qemu-patch/tour.sh 64K &&
+        tests/qemu/run.sh && qemu-patch/iotests.sh own
+}
 
 need=tests
 [ "$*" != demo ] || need=demo

@@ -1,30 +1,41 @@
 #!/usr/bin/env bash
-# Installs what the demo (`setup.sh demo`) or all tests (`setup.sh`) need and the machine lacks.
+# Installs what is needed and the machine lacks: for the demo (`setup.sh demo`), the tests with QEMU (`setup.sh qemu`), or all tests
+# (`setup.sh`).
 #
 # Goes by commands, not packages: whatever provides a command is good. Where one is missing, apt installs Debian's package, as
 # root or through sudo. The kernel and the emulator for tests/kernel are another matter: tests/kernel/setup.sh unpacks them below
 # target/ and installs nothing.
 set -euo pipefail
 export PATH="$PATH:/usr/sbin:/sbin"
+# shellcheck source=tests/packages.sh
+. "$(dirname "${BASH_SOURCE[0]}")/packages.sh"
 
 # Rust links with cc, and needs the C library to link to; gcc only recommends that.
 demo=(cc:gcc mke2fs:e2fsprogs e2fsck:e2fsprogs debugfs:e2fsprogs)
 tests=(c++:g++ nm:binutils pkg-config:pkg-config valgrind:valgrind qemu-io:qemu-utils
     losetup:mount groff:groff-base xz:xz-utils)
+# The QEMU with the driver has a setup of its own (make qemu); qemu-img here is one without.
+qemu=(cc:gcc qemu-img:qemu-utils nbdinfo:libnbd-bin nbdcopy:libnbd-bin fio:fio fusermount3:fuse3
+    mke2fs:e2fsprogs e2fsck:e2fsprogs losetup:mount fallocate:util-linux fstrim:util-linux setpriv:util-linux)
 
 die() { echo "tests/setup.sh: $*" >&2; exit 1; }
 
+case ${1:-tests} in
+demo) wanted=("${demo[@]}") ;;
+qemu) wanted=("${qemu[@]}") ;;
+tests) wanted=("${demo[@]}" "${tests[@]}" "${qemu[@]}") ;;
+*) die "'$1' is neither demo, qemu nor tests" ;;
+esac
+
 command -v cargo > /dev/null || die "cargo is missing: install Rust 1.95 or newer (rustup, or a distribution's package)"
 
-if [ "${1:-}" != demo ]; then
+if [ "${1:-tests}" = tests ]; then
     for component in fmt:rustfmt clippy:clippy; do
         "${CARGO:-cargo}" "${component%%:*}" --version > /dev/null 2>&1 ||
             die "cargo ${component%%:*} is missing: rustup component add ${component#*:} (or a distribution's package)"
     done
 fi
 
-wanted=("${demo[@]}")
-[ "${1:-}" = demo ] || wanted+=("${tests[@]}")
 missing=()
 for entry in "${wanted[@]}"; do
     command -v "${entry%%:*}" > /dev/null || missing+=("${entry#*:}")
@@ -35,24 +46,4 @@ if [[ " ${missing[*]} " == *" gcc "* ]] || ! echo 'int main(void) { return 0; }'
 fi
 [ ${#missing[@]} -gt 0 ] || exit 0
 mapfile -t missing < <(printf '%s\n' "${missing[@]}" | sort -u)
-
-command -v apt-get > /dev/null ||
-    die "these are missing and there is no apt-get to install them; Debian calls them: ${missing[*]}"
-if [ "$(id -u)" = 0 ]; then
-    root=()
-elif command -v sudo > /dev/null; then
-    root=(sudo)
-else
-    die "run as root: apt-get install ${missing[*]}"
-fi
-
-install() {
-    "${root[@]}" env DEBIAN_FRONTEND=noninteractive \
-        apt-get -q install -y --no-install-recommends "${missing[@]}" < /dev/null
-}
-echo "tests/setup.sh: installing ${missing[*]}"
-if ! install > /dev/null 2>&1; then
-    # A fresh machine has no package lists, an old one has stale ones.
-    "${root[@]}" apt-get -q update || die "apt-get update failed"
-    install || die "could not install ${missing[*]}"
-fi
+install_packages "${missing[@]}" || die "these are needed: ${missing[*]}"

@@ -11,7 +11,8 @@
 #   vmlinux    the distribution's kernel, unpacked on the host: under emulation that takes longer
 #              than all the rest of the boot (falls back to the packed one)
 #   initrd     busybox, dmsetup and modules; the test adds /init and its scripts
-#   modules    the modules in initrd, in load order
+#   initrd-vm  the same for tests/qemu: file systems and virtio-blk too
+#   busybox    runs on the host, too
 #   qemu       runs qemu-system-x86_64, ours or the machine's
 #   versions   what was used
 set -euo pipefail
@@ -26,6 +27,7 @@ recipe=$(sha256sum < "${BASH_SOURCE[0]}")
 
 # SCSI, because one controller carries hundreds of disks; each virtio-blk disk costs 0.2 s of boot.
 modules="virtio_pci virtio_scsi sd_mod dm-snapshot dm-zero dm-delay"
+modules_vm="virtio_pci virtio_blk ext4 crc32c_generic dm-snapshot dm-zero"
 
 die() { echo "setup.sh: $*" >&2; exit 1; }
 say() { echo "setup.sh: $*"; }
@@ -55,7 +57,7 @@ download() {
     local packages
     kernel=$(kernel_package)
     [ -n "$kernel" ] || return 1
-    packages=(busybox-static dmsetup xz-utils)
+    packages=(busybox-static dmsetup e2fsprogs xz-utils)
     [ -n "$system_qemu" ] || packages+=(qemu-system-x86)
     rm -rf debs && mkdir debs
     (cd debs && closure "${packages[@]}" | sort -u | xargs apt-get -q download "$kernel")
@@ -70,7 +72,8 @@ unpack() {
         debs/linux-image-*)
             dpkg-deb --fsys-tarfile "$deb" | tar -x -C root --wildcards \
                 './boot/vmlinuz-*' './*lib/modules/*/modules.builtin' \
-                './*lib/modules/*/kernel/'{block,crypto,lib,drivers/{md,scsi,virtio}}'/*' ;;
+                './*lib/modules/*/kernel/'{block,crypto,lib,drivers/{block,md,scsi,virtio},fs/{ext4,jbd2}}'/*' \
+                './*lib/modules/*/kernel/fs/mbcache.ko*' ;;
         *) dpkg-deb -x "$deb" root ;;
         esac
     done
@@ -111,10 +114,10 @@ unpacked_module() {
     esac
 }
 
-# Adds module $1 after the modules it depends on.
+# Adds module $1 to the stage after the modules it depends on; modules/order lists them so.
 stage_module() {
     local name=$1 pattern=${1//[-_]/[-_]} file need
-    if grep -qx "$pattern" modules; then return; fi
+    if grep -qx "$pattern" stage/modules/order; then return; fi
     file=$(find root -path "*/kernel/*/$pattern.ko*" | head -n 1)
     if [ -z "$file" ]; then
         find root -name modules.builtin -exec cat {} + | grep -q "/$pattern\.ko" ||
@@ -125,22 +128,28 @@ stage_module() {
     for need in $(tr '\0' '\n' < "stage/modules/$name.ko" | sed -n 's/^depends=//p' | tr , ' '); do
         stage_module "$need"
     done
-    echo "$name" >> modules
+    echo "$name" >> stage/modules/order
 }
 
+# Adds program $1 with its shared libraries.
+stage_program() {
+    cp "$(first_of "root/sbin/$1" "root/usr/sbin/$1")" "stage/bin/$1"
+    libraries_of "stage/bin/$1" | xargs -I{} cp -L {} stage/lib/x86_64-linux-gnu/
+}
+
+# build_initrd FILE MODULES PROGRAM...
 build_initrd() {
-    local name
+    local file=$1 modules=$2 name
+    shift 2
     rm -rf stage
-    : > modules
     mkdir -p stage/{bin,dev,lib64,modules,proc,sys,tmp,lib/x86_64-linux-gnu}
-    cp "$busybox" stage/bin/busybox
-    cp "$(first_of root/sbin/dmsetup root/usr/sbin/dmsetup)" stage/bin/dmsetup
-    libraries_of stage/bin/dmsetup | xargs -I{} cp -L {} stage/lib/x86_64-linux-gnu/
+    : > stage/modules/order
+    cp busybox stage/bin/busybox
     cp -L /lib64/ld-linux-x86-64.so.2 stage/lib64/
+    for name in "$@"; do stage_program "$name"; done
     for name in $modules; do stage_module "$name"; done
-    cp modules stage/modules/order
     # Not compressed: unpacking costs more under emulation than loading.
-    (cd stage && find . | "$out/$busybox" cpio -o -H newc --quiet) > initrd
+    (cd stage && find . | "$out/busybox" cpio -o -H newc --quiet) > "$file"
 }
 
 unpack_kernel() {
@@ -179,10 +188,11 @@ if ! download > download.log 2>&1; then
     download >> download.log 2>&1 || { tail -n 20 download.log >&2; die "download failed"; }
 fi
 unpack
-busybox=$(first_of root/bin/busybox root/usr/bin/busybox)
+cp "$(first_of root/bin/busybox root/usr/bin/busybox)" busybox
 unpack_kernel
 write_qemu
-build_initrd
+build_initrd initrd "$modules" dmsetup
+build_initrd initrd-vm "$modules_vm" dmsetup mke2fs e2fsck
 write_versions
 rm -rf debs stage root/boot root/lib/modules root/usr/lib/modules
 echo "$recipe" > ready
