@@ -3,6 +3,7 @@
 import os
 import random
 from dataclasses import dataclass, field
+from statistics import median
 
 from formats import MIB, RAW
 from rows import FILLED
@@ -106,23 +107,28 @@ class Result:
         self.samples.setdefault(name, []).append(sample)
 
     def times(self, name):
-        return [sample.seconds for sample in self.samples[name]]
+        """Seconds by round. Raw ran twice in each."""
+        times = [sample.seconds for sample in self.samples[name]]
+        if name == RAW.name:
+            return [(first + second) / 2 for first, second in zip(times[::2], times[1::2])]
+        return times
 
-    def seconds(self, name):
-        """Of the fastest run: whatever disturbs one only makes it longer."""
-        return min(self.times(name))
+    def ratios(self, name, against=RAW.name):
+        return [time / base for time, base in zip(self.times(name), self.times(against))]
 
     def ratio(self, name, against=RAW.name):
-        return self.seconds(name) / self.seconds(against)
+        return median(self.ratios(name, against))
 
-    def slowest(self, name):
-        return max(self.times(name)) / self.seconds(RAW.name)
+    def seconds(self, name):
+        return median(self.times(name))
+
+    def wall(self, name):
+        return median(sample.wall for sample in self.samples[name])
 
     def raw_spread(self):
-        """How far the fastest of raw's first and second turns lie apart, as a ratio: noise."""
-        times = self.times(RAW.name)
-        first, second = min(times[::2]), min(times[1::2])
-        return max(first, second) / min(first, second)
+        """How far raw's own two runs of a round lay apart, as a ratio: what noise does."""
+        times = [sample.seconds for sample in self.samples[RAW.name]]
+        return median(max(pair) / min(pair) for pair in zip(times[::2], times[1::2]))
 
 
 def measure(bench, row, rounds):
@@ -134,7 +140,7 @@ def measure(bench, row, rounds):
         for number in range(rounds):
             bench.progress(f"{row.name}: round {number + 1} of {rounds}")
             _round(bench, row, result, _turned(others, number), number)
-            others = [form for form in others if result.ratio(form.name) < SLOW]
+            others = [form for form in others if result.ratios(form.name)[0] < SLOW]
     finally:
         row.finish(bench)
     return result

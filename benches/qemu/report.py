@@ -16,10 +16,13 @@ QUIET = 1.05
 
 
 def block(result, misses):
-    """A row as it is done: a line for each format, with its slowest run."""
+    """A row as it is done: a line for each format, with the spread of the rounds."""
     lines = [f"{result.row.name}   (raw's two turns differ by {result.raw_spread():.2f})"]
-    for name, samples in result.samples.items():
-        spread = f"to {result.slowest(name):.2f}" if len(samples) > 1 else "1 round"
+    for name in result.samples:
+        ratios = result.ratios(name)
+        spread = f"{min(ratios):.2f}-{max(ratios):.2f}" if len(ratios) > 1 else "1 round"
+        if name == RAW.name:
+            spread = ""
         time = f"{result.seconds(name) * 1000:.0f} ms"
         texts = "; ".join(miss.message for miss in misses if miss.name == name)
         note = f"  missed: {texts}" if texts else ""
@@ -136,6 +139,7 @@ def _row(result, misses):
         "results": {
             name: {
                 "ratio": result.ratio(name),
+                "ratios": result.ratios(name),
                 "seconds": [sample.seconds for sample in samples],
                 "process_seconds": [sample.wall for sample in samples],
             }

@@ -7,11 +7,9 @@ buffered, and again past the page cache (`-t none -n`).
 
 How: a row of the table is one workload. In each round of a row every format has its turn between
 two turns of raw, in another order each round, so that drift of the machine hits all alike. A
-figure is the time of a format's fastest run as a multiple of raw's fastest in the same row: 1 is as
-fast as raw, less is faster. The fastest, because what disturbs a run only makes it longer, and
-because of what past the page cache decides: whether requests happen to reach the kernel one by
-one or in batches of 32, which stays so for a whole run. A format that takes more than 6 times as
-long as raw in the first round is left out of the further ones.
+figure is the median over the rounds of a format's time as a multiple of raw's in the same round
+(the mean of its two turns): 1 is as fast as raw, less is faster. A format that takes more than 6
+times as long as raw in the first round is left out of the further ones.
 
 - The time of a run is what qemu-img bench or fio tells. It leaves out what is flushed when the
   image is closed; the rows with flushes have it, and the JSON has the time of each qemu-img
