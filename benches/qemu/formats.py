@@ -17,6 +17,16 @@ class Format:
     options: tuple[str, ...] = ()
 
     @property
+    def heading(self):
+        """Two short lines over a column: what it is, and its cluster size."""
+        group = self.driver
+        if "lazy_refcounts=on" in self.options:
+            group = "lazy"
+        if "extended_l2=on" in self.options:
+            group = "ext"
+        return group, f"{self.cluster // KIB}K"
+
+    @property
     def is_raw(self):
         return self.driver == "raw"
 

@@ -119,6 +119,11 @@ class Result:
     def ratio(self, name, against=RAW.name):
         return median(self.ratios(name, against))
 
+    def at_least(self, name, against=RAW.name):
+        """What the ratio is at least in three rounds of four."""
+        ratios = sorted(self.ratios(name, against))
+        return ratios[len(ratios) // 4]
+
     def seconds(self, name):
         return median(self.times(name))
 

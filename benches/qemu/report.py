@@ -89,19 +89,31 @@ def miss_lines(results):
     ]
 
 
-def markdown(results, formats, description):
-    """The table for the README, with the aims below it."""
-    forms = [form.name for form in formats if form is not RAW]
+def narrow_table(results, formats):
+    """All rows in columns of a few characters; a star follows a figure that misses an aim."""
+    forms = [form for form in formats if form is not RAW]
+    first = max(len(result.row.name) for result, _ in results)
+    heads = zip(*[form.heading for form in forms])
     lines = [
-        f"{description} Times as multiples of raw's in the same run; **bold**: misses an aim.",
-        "",
-        "| | raw, ms | " + " | ".join(forms) + " |",
-        "| --- | ---: |" + " ---: |" * len(forms),
+        f"{'':<{first}} {unit:>5} " + "".join(f"{word:>6} " for word in words)
+        for unit, words in zip(("raw", "ms"), heads)
     ]
     for result, misses in results:
-        cells = " | ".join(_cells(result, forms, misses, "**{}**"))
-        lines.append(f"| {result.row.name} | {result.seconds(RAW.name) * 1000:.0f} | {cells} |")
-    lines += [
+        cells = _cells(result, [form.name for form in forms], misses, "{}*")
+        columns = [f"{cell:>7}" if cell.endswith("*") else f"{cell:>6} " for cell in cells]
+        time = f"{result.seconds(RAW.name) * 1000:.0f}"
+        lines.append(f"{result.row.name:<{first}} {time:>5} " + "".join(columns))
+    return [line.rstrip() for line in lines]
+
+
+def markdown(results, formats, description):
+    """The table for the README, with the aims and the misses below it."""
+    lines = [
+        f"{description} Times as multiples of raw's in the same run. A star: misses an aim.",
+        "",
+        "```text",
+        *narrow_table(results, formats),
+        "```",
         "",
         *reference_lines(results),
         *unrest(results),
