@@ -127,9 +127,6 @@ class Result:
     def seconds(self, name):
         return median(self.times(name))
 
-    def wall(self, name):
-        return median(sample.wall for sample in self.samples[name])
-
     def raw_spread(self):
         """How far raw's own two runs of a round lay apart, as a ratio: what noise does."""
         times = [sample.seconds for sample in self.samples[RAW.name]]

@@ -11,6 +11,7 @@ import aims
 from formats import RAW
 
 NAME_WIDTH = 26
+LEGEND = "Times as multiples of raw's in the same run. A star: misses an aim."
 # If raw differs from itself by more than this in the median row, the figures are worth little.
 QUIET = 1.05
 
@@ -33,31 +34,30 @@ def block(result, misses):
 
 
 def table(results, formats):
-    """All rows side by side, for a terminal."""
-    forms = [form.name for form in formats if form is not RAW]
-    widths = [max(6, len(name)) for name in forms]
+    """All rows in columns of a few characters; a star follows a figure that misses an aim."""
+    forms = [form for form in formats if form is not RAW]
     first = max(len(result.row.name) for result, _ in results)
-    lines = ["  ".join([" " * first, "  raw ms"] + [f"{n:>{w}}" for n, w in zip(forms, widths)])]
+    heads = zip(*[form.heading for form in forms])
+    lines = [
+        f"{'':<{first}} {unit:>5} " + "".join(f"{word:>6} " for word in words)
+        for unit, words in zip(("raw", "ms"), heads)
+    ]
     for result, misses in results:
-        cells = _cells(result, forms, misses, "{}!")
-        raw = f"{result.seconds(RAW.name) * 1000:>8.0f}"
-        lines.append(
-            "  ".join(
-                [f"{result.row.name:<{first}}", raw] + [f"{c:>{w}}" for c, w in zip(cells, widths)]
-            )
-        )
-    lines += ["", "Times as multiples of raw's. !: misses an aim.", *reference_lines(results)]
-    return "\n".join(lines)
+        cells = _cells(result, forms, misses)
+        columns = [f"{cell:>7}" if cell.endswith("*") else f"{cell:>6} " for cell in cells]
+        time = f"{result.seconds(RAW.name) * 1000:.0f}"
+        lines.append(f"{result.row.name:<{first}} {time:>5} " + "".join(columns))
+    return "\n".join(line.rstrip() for line in lines)
 
 
-def _cells(result, names, misses, mark):
+def _cells(result, forms, misses):
     missed = {miss.name for miss in misses}
-    for name in names:
-        if name not in result.samples:
+    for form in forms:
+        if form.name not in result.samples:
             yield ""
             continue
-        text = f"{result.ratio(name):.2f}"
-        yield mark.format(text) if name in missed else text
+        text = f"{result.ratio(form.name):.2f}"
+        yield f"{text}*" if form.name in missed else text
 
 
 def unrest(results):
@@ -89,30 +89,13 @@ def miss_lines(results):
     ]
 
 
-def narrow_table(results, formats):
-    """All rows in columns of a few characters; a star follows a figure that misses an aim."""
-    forms = [form for form in formats if form is not RAW]
-    first = max(len(result.row.name) for result, _ in results)
-    heads = zip(*[form.heading for form in forms])
-    lines = [
-        f"{'':<{first}} {unit:>5} " + "".join(f"{word:>6} " for word in words)
-        for unit, words in zip(("raw", "ms"), heads)
-    ]
-    for result, misses in results:
-        cells = _cells(result, [form.name for form in forms], misses, "{}*")
-        columns = [f"{cell:>7}" if cell.endswith("*") else f"{cell:>6} " for cell in cells]
-        time = f"{result.seconds(RAW.name) * 1000:.0f}"
-        lines.append(f"{result.row.name:<{first}} {time:>5} " + "".join(columns))
-    return [line.rstrip() for line in lines]
-
-
 def markdown(results, formats, description):
     """The table for the README, with the aims and the misses below it."""
     lines = [
-        f"{description} Times as multiples of raw's in the same run. A star: misses an aim.",
+        f"{description} {LEGEND}",
         "",
         "```text",
-        *narrow_table(results, formats),
+        table(results, formats),
         "```",
         "",
         *reference_lines(results),

@@ -173,7 +173,8 @@ def measure_all(bench, chosen, rounds, results):
 
 
 def write_reports(options, results, forms, description, settings):
-    print(f"\n{report.table(results, forms)}\n\nMissed aims:")
+    print(f"\n{report.table(results, forms)}\n\n{report.LEGEND}")
+    print(*report.reference_lines(results), "\nMissed aims:", sep="\n")
     print("\n".join((report.miss_lines(results) or ["none"]) + report.unrest(results)))
     if options.json:
         options.json.write_text(report.as_json(results, forms, settings, description))
