@@ -20,7 +20,7 @@ SHARED   := libdmsnap.so.$(VERSION)
 RELEASE  := $(or $(CARGO_TARGET_DIR),target)/release
 TESTS    := CARGO="$(CARGO)" tests/run.sh
 
-.PHONY: all build demo test lint unit ffi bench qemu iotests qemu-test qemu-series bench-qemu install uninstall clean help
+.PHONY: all build demo test lint unit ffi bench qemu iotests qemu-test qemu-series bench-qemu torture install uninstall clean help
 .NOTPARALLEL:
 
 all: build
@@ -61,6 +61,9 @@ qemu-series: qemu ## that QEMU builds at every patch, without the driver, and wi
 bench-qemu: qemu ## measures dmsnap, qcow2 and qed in QEMU against raw
 	tests/setup.sh qemu
 	benches/qemu/run.py
+
+torture: ## looks for defects for BUDGET= seconds (3600), with SEED= if a run is to be repeated
+	CARGO="$(CARGO)" tests/torture.sh $(or $(BUDGET),3600) $(SEED)
 
 # Under sudo what was built before is installed: root need not have cargo.
 install: ## into PREFIX (/usr/local), below DESTDIR
