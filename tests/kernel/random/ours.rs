@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use dmsnap::storage::SharedStorage;
+use dmsnap::storage::{LockMode, SharedStorage};
 use dmsnap::storage::testing::{CallKinds, Fault, FaultStorage};
 use dmsnap::store::{OverflowMode, Status};
 use dmsnap::{ByteRange, ChunkSize, CreateOptions, ErrorKind, Image, OpenOptions, OriginChoice};
@@ -92,7 +92,10 @@ impl Ours {
         if saved.is_err() && self.image().status() != Status::Invalid {
             self.image().drop_snapshot().unwrap();
         }
+        // As somebody else does: the image has it for reading only.
+        self.origin.lock(LockMode::Writer).unwrap();
         self.origin.write_at(bytes, range.start).unwrap();
+        self.origin.lock(LockMode::Reader).unwrap();
         saved
     }
 
