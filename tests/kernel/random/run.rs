@@ -66,6 +66,9 @@ impl<'a> Run<'a> {
     }
 
     pub(super) fn go(&mut self) {
+        // The kernel makes its store when it loads it.
+        self.load();
+        self.unload();
         for _ in 0..3 + self.random.below(6) {
             match self.random.below(12) {
                 0 => self.merge(),
@@ -319,7 +322,10 @@ impl<'a> Run<'a> {
     /// The snapshot is invalid, on both sides.
     fn given_up(&mut self) {
         let status = self.theirs.status("s");
-        assert_eq!([status.as_str(), self.ours.status().as_str()], ["Invalid"; 2]);
+        assert_eq!(
+            [status.as_str(), self.ours.status().as_str()],
+            ["Invalid"; 2]
+        );
         self.alike = false;
         self.unload();
         self.dead = true;
