@@ -1,6 +1,7 @@
 //! Rebuilds what power cuts could have left, and looks at each state.
 
 use std::collections::HashSet;
+use std::hash::Hash;
 use std::sync::{Arc, LazyLock, Mutex};
 
 use dmsnap::storage::testing::{PowerCut, Recorder};
@@ -110,10 +111,10 @@ fn cuts(recorder: &Recorder, position: usize, random: &mut Random) -> Vec<PowerC
 /// Looks at states after up to `end` changes of the files.
 ///
 /// `epoch` says of a position what may be expected there: a state that comes again in the same epoch is not looked at again.
-pub(crate) fn examine(
+pub(crate) fn examine<E: Copy + Eq + Hash>(
     (name, recorder, end): (Name, &Recorder, usize),
     tally: &mut Tally,
-    epoch: impl Fn(usize) -> u64,
+    epoch: impl Fn(usize) -> E,
     mut look: impl FnMut(&State, &mut Tally),
 ) {
     let mut random = Random(name.seed ^ 0x5eed);
@@ -148,8 +149,7 @@ impl Play {
         let end = self.end();
         let play = &self;
         let source = (play.name, &play.recorder, end);
-        // Which flush counts, and which calls have begun, is the same as long as both of these are.
-        let epoch = |position: usize| mix(play.truth().floor(position)) ^ position as u64;
+        let epoch = |position| play.truth().epoch(position);
         examine(source, tally, epoch, |state, tally| {
             play.judge(state, tally);
         });
@@ -157,7 +157,7 @@ impl Play {
 
     fn judge(&self, state: &State, tally: &mut Tally) {
         let what = format!("{}, {:?}", self.name, state.cut);
-        let possible = self.possible_layers(state);
+        let possible = self.truth().possible_layers(state.cut.position);
         for (index, &layers) in possible.iter().enumerate() {
             let storages = state.copy();
             let image = match open_chain(&storages[..=layers], self.bare, Access::Read) {
@@ -183,14 +183,6 @@ impl Play {
             self.go_on(state, layers, &what);
             tally.written_on += 1;
         }
-    }
-
-    /// How many layers there may be, those that are certain first.
-    fn possible_layers(&self, state: &State) -> Vec<usize> {
-        let truth = self.truth();
-        let floor = truth.floor(state.cut.position);
-        let layers = truth.layers.allowed(floor, state.cut.position);
-        layers.copied().collect()
     }
 
     /// Writing, flushing, merging and reopening work in such a state as in any other.

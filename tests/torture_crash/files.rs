@@ -13,7 +13,7 @@ use crate::play::{Access, Name, Play, Shape, open_chain};
 
 /// What lies where an image is to be made.
 fn ground(random: &mut Random, shape: &Shape) -> MemoryStorage {
-    let bytes = (5 + random.below(8)) * shape.chunk;
+    let bytes = (3 + random.below(48)) * shape.chunk;
     match random.below(4) {
         0 => MemoryStorage::new(),
         1 => {
@@ -33,12 +33,10 @@ fn ground(random: &mut Random, shape: &Shape) -> MemoryStorage {
             let cow: SharedStorage = old.clone();
             create(&cow, shape.chunk, shape.size);
             let image = open(&cow, &memory_with(&pattern(1, shape.origin)));
-            for _ in 0..3 {
-                let at = random.below(shape.size);
-                let len = (shape.size - at).min(shape.chunk);
-                image
-                    .write(&pattern(random.next(), len as usize), at)
-                    .unwrap();
+            for old in 0..random.below(bytes / shape.chunk) {
+                let data = pattern(random.next(), shape.chunk as usize);
+                // A device may be full already.
+                let _ = image.write(&data, old * shape.chunk % shape.size);
             }
             image.close().unwrap();
             old.snapshot()
@@ -51,7 +49,7 @@ fn ground(random: &mut Random, shape: &Shape) -> MemoryStorage {
 pub(crate) fn create_image(name: Name, tally: &mut Tally) {
     let mut random = Random(name.seed);
     let chunk = [512, 4096, 8192][random.below(3) as usize];
-    let shape = Shape::new(chunk, 8);
+    let shape = Shape::new(chunk, 40);
     let ground = ground(&mut random, &shape);
     let origin = pattern(1, shape.origin);
     let open_at = |storages: &[SharedStorage]| {
@@ -102,36 +100,32 @@ fn damaged(random: &mut Random, shape: &Shape, origin: &[u8]) -> (MemoryStorage,
             .unwrap();
     }
     image.flush().unwrap();
-    let disk = contents(&image);
-    let records: u64 = image.exceptions().iter().map(|(_, _, count)| count).sum();
+    let mut records: u64 = image.exceptions().iter().map(|run| run.2).sum();
     drop(image);
     let area = |slot: u64| shape.chunk + slot * 16;
-    let mut used = records;
-    if random.chance(60) {
-        let from = random.below(records);
+    let record = |slot: u64| {
         let mut record = [0; 16];
-        // The tail stands in a second place, as while one is dropped; or anything behind the end.
-        cow.read_at(&mut record, area(records - 1)).unwrap();
-        let mut other = [0; 16];
-        cow.read_at(&mut other, area(from)).unwrap();
-        if from + 1 < records {
-            cow.write_at(&record, area(records)).unwrap();
-            used += 1;
-        }
+        cow.read_at(&mut record, area(slot)).unwrap();
+        record
+    };
+    if random.chance(50) && records > 2 {
+        // A chunk that nothing refers to any more.
+        cow.write_at(&record(records - 1), area(records - 3))
+            .unwrap();
+        cow.write_at(&[0; 16], area(records - 1)).unwrap();
+        records -= 1;
+    }
+    if random.chance(60) {
+        cow.write_at(&record(records - 1), area(records)).unwrap();
+        records += 1;
     }
     if random.chance(70) {
-        let first = used + 1 + random.below(6);
+        let first = records + 1 + random.below(6);
         let stale = pattern(random.next(), 16 * (1 + random.below(3) as usize));
-        let room = (2 * shape.chunk - area(first)).min(stale.len() as u64);
-        cow.write_at(&stale[..room as usize], area(first)).unwrap();
+        cow.write_at(&stale, area(first)).unwrap();
     }
-    if random.chance(50) {
-        // A chunk that nothing refers to.
-        let end = cow.size().unwrap();
-        cow.set_size(end + 3 * shape.chunk).unwrap();
-        cow.write_at(&pattern(7, shape.chunk as usize), end + shape.chunk)
-            .unwrap();
-    }
+    let copy: SharedStorage = Arc::new(cow.snapshot());
+    let disk = contents(&open(&copy, &memory_with(origin)));
     (cow.snapshot(), disk)
 }
 

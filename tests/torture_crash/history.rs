@@ -68,10 +68,12 @@ struct Flush {
 pub(crate) struct Truth {
     sectors: Vec<History<[u8; SECTOR]>>,
     /// Bytes of the disk.
-    pub(crate) size: History<u64>,
+    size: History<u64>,
     /// Layers that it needs.
-    pub(crate) layers: History<usize>,
+    layers: History<usize>,
     flushes: Vec<Flush>,
+    /// Changes of files before each call that changed the disk, in order.
+    begun: Vec<usize>,
     clock: u64,
 }
 
@@ -85,6 +87,7 @@ impl Truth {
             size: History::new(disk.len() as u64),
             layers: History::new(1),
             flushes: vec![Flush { began: 1, over: 0 }],
+            begun: Vec::new(),
             clock: 1,
         }
     }
@@ -108,6 +111,7 @@ impl Truth {
     /// A call that changes these bytes begins.
     pub(crate) fn begin(&mut self, started: usize, offset: u64, bytes: &[u8]) {
         let range = ByteRange::new(offset, bytes.len() as u64);
+        self.begun.push(started);
         for index in Truth::touched(range) {
             let start = (index * SECTOR) as u64;
             let mut sector = *self.sectors[index].last();
@@ -130,6 +134,7 @@ impl Truth {
     /// The disk is being made longer or shorter. What is new reads as zeros.
     pub(crate) fn begin_resize(&mut self, started: usize, size: u64) {
         let (old, new) = (*self.size.last() as usize / SECTOR, size as usize / SECTOR);
+        self.begun.push(started);
         self.size.begin(started, size);
         for index in old..new {
             match self.sectors.get_mut(index) {
@@ -153,6 +158,33 @@ impl Truth {
         }
     }
 
+    pub(crate) fn layers(&self) -> usize {
+        *self.layers.last()
+    }
+
+    /// A layer is being put on top.
+    pub(crate) fn begin_layer(&mut self, started: usize) {
+        self.begun.push(started);
+        self.layers.begin(started, self.layers() + 1);
+    }
+
+    pub(crate) fn end_layer(&mut self) {
+        let tick = self.tick();
+        self.layers.end(tick);
+    }
+
+    /// How many layers there may be after a power cut, those that are certain first.
+    pub(crate) fn possible_layers(&self, position: usize) -> Vec<usize> {
+        let layers = self.layers.allowed(self.floor(position), position);
+        layers.copied().collect()
+    }
+
+    /// Where two positions have the same of this, the same may be shown.
+    pub(crate) fn epoch(&self, position: usize) -> (u64, usize) {
+        let begun = self.begun.iter().filter(|&&started| started < position);
+        (self.floor(position), begun.count())
+    }
+
     /// All that was over at `began` is durable since `over` changes of files.
     pub(crate) fn flushed(&mut self, began: u64, over: usize) {
         self.flushes.push(Flush { began, over });
@@ -165,7 +197,7 @@ impl Truth {
     }
 
     /// What had ended before that moment a power cut after `position` changes cannot take.
-    pub(crate) fn floor(&self, position: usize) -> u64 {
+    fn floor(&self, position: usize) -> u64 {
         let over = self.flushes.iter().filter(|flush| flush.over <= position);
         over.map(|flush| flush.began).max().unwrap_or(0)
     }

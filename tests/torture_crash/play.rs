@@ -183,7 +183,7 @@ impl Play {
     }
 
     pub(crate) fn layers(&self) -> usize {
-        *self.truth().layers.last()
+        self.truth().layers()
     }
 
     fn open(&mut self) {
@@ -284,13 +284,12 @@ impl Play {
         }
         let storage = self.storages[layers + 1].clone();
         let started = self.recorder.position();
-        self.truth().layers.begin(started, layers + 1);
+        self.truth().begin_layer(started);
         self.image()
             .snapshot_to(storage, None, Some(chunk(chunk_bytes)))
             .unwrap();
         let mut truth = self.truth();
-        let tick = truth.tick();
-        truth.layers.end(tick);
+        truth.end_layer();
         *self.below.lock().unwrap() = Some(truth.now());
         drop(truth);
         self.durable();
