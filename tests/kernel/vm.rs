@@ -165,6 +165,9 @@ impl Boot<'_> {
             archive.directory(&directory);
             archive.file(&format!("{directory}/disks"), list.as_bytes());
             archive.file(&format!("{directory}/script"), scenario.script.as_bytes());
+            for (name, bytes) in &scenario.files {
+                archive.file(&format!("{directory}/{name}"), bytes);
+            }
             let limit = scenario.limit_seconds.to_string();
             archive.file(&format!("{directory}/limit"), limit.as_bytes());
         }
