@@ -73,7 +73,7 @@ pub(crate) fn several_areas(name: Name) -> Play {
 pub(crate) fn many_exceptions(name: Name) -> Play {
     let shape = |random: &mut Random| {
         let chunk = [512, 1024, 4096][random.below(3) as usize];
-        Shape::new(chunk, 64)
+        Shape::new(chunk, (64 << 10) / chunk)
     };
     let (play, mut random) = begin(name, shape);
     for _ in 0..2 {

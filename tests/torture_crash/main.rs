@@ -2,7 +2,7 @@
 //!
 //! Each workload runs from a seed while every change of the files is recorded. Then states are rebuilt that a power cut could have left
 //! after any change, with any of the unflushed changes lost, overtaken or torn at sectors. Each is opened without repair and compared
-//! with what may be there; a share is written on, merged and opened again.
+//! with what may be there; a share is written on, merged and opened again, and a share is read by the kernel.
 #![allow(clippy::unwrap_used, reason = "a failed test is to stop")]
 
 #[path = "../common/budget.rs"]
@@ -10,11 +10,28 @@ mod budget;
 mod disk;
 mod examine;
 mod files;
+#[path = "../kernel/guest.rs"]
+mod guest;
 mod history;
 #[path = "../image_common/mod.rs"]
 mod image_common;
+#[path = "../kernel/initrd.rs"]
+mod initrd;
+mod judge;
 mod layers;
+#[path = "../common/pattern.rs"]
+mod pattern;
 mod play;
+#[path = "../kernel/report.rs"]
+mod report;
+#[path = "../kernel/scenario.rs"]
+#[allow(dead_code, reason = "the kernel's own tests use the rest")]
+mod scenario;
+#[path = "../kernel/verdict.rs"]
+mod verdict;
+#[path = "../kernel/vm.rs"]
+#[allow(dead_code, reason = "the kernel's own tests use the rest")]
+mod vm;
 
 use examine::torture;
 
