@@ -50,7 +50,9 @@ pub(crate) fn torture(
     let work = || {
         let mut tally = Tally::default();
         while let Some(seed) = next(&budget) {
-            run(Name { workload, seed }, &mut tally);
+            let name = Name { workload, seed };
+            let _case = Case(name);
+            run(name, &mut tally);
             if !budget::is_torture() && tally.distinct >= distinct {
                 break;
             }
@@ -65,6 +67,17 @@ pub(crate) fn torture(
             scope.spawn(work);
         }
     });
+}
+
+/// A case under way: if it fails, it says how it is repeated.
+struct Case(Name);
+
+impl Drop for Case {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{} repeats it", self.0);
+        }
+    }
 }
 
 fn next(budget: &Mutex<Budget>) -> Option<u64> {
@@ -203,7 +216,7 @@ impl Play {
             };
             let found = contents(&image);
             if let Err(problem) = self.truth().judge(&found, state.cut.position) {
-                panic!("{what}: {problem}");
+                panic!("{what}: {problem}\n{}", self.before(state.cut.position));
             }
             if state.chance.is_multiple_of(8) {
                 unchanged(state, &storages, &what);
@@ -215,6 +228,15 @@ impl Play {
             self.go_on(state, layers, &what);
             tally.written_on += 1;
         }
+    }
+
+    /// The last changes before a power cut, with the number of the storage.
+    fn before(&self, position: usize) -> String {
+        let changes = (position.saturating_sub(20)..position).map(|index| {
+            let change = self.recorder.operation(index);
+            format!("{index}: {change:?}\n")
+        });
+        changes.collect()
     }
 
     /// Writing, flushing, merging and reopening work in such a state as in any other.
