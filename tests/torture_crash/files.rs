@@ -4,43 +4,43 @@ use std::sync::Arc;
 
 use dmsnap::storage::testing::Recorder;
 use dmsnap::storage::{MemoryStorage, SharedStorage, Storage};
-use dmsnap::{CheckOptions, CreateOptions, Image, Repair, check_storage};
+use dmsnap::{CheckOptions, ErrorKind, Repair, check_storage};
 
 use crate::budget::Random;
 use crate::examine::{Tally, blank_or_none, examine, unchanged};
 use crate::image_common::*;
 use crate::play::{Access, Name, Play, Shape, open_chain};
 
+/// An image with that many chunks written, as far as there is room.
+fn image_in(storage: MemoryStorage, shape: &Shape, chunks: u64) -> MemoryStorage {
+    let storage = Arc::new(storage);
+    let cow: SharedStorage = storage.clone();
+    create(&cow, shape.chunk, shape.size);
+    let image = open(&cow, &memory_with(&pattern(1, shape.origin)));
+    for old in 0..chunks {
+        let data = pattern(old + 2, shape.chunk as usize);
+        match image.write(&data, old * shape.chunk % shape.size) {
+            Ok(()) => {}
+            Err(error) => assert_eq!(error.kind(), ErrorKind::NoSpace, "{error}"),
+        }
+    }
+    image.close().unwrap();
+    storage.snapshot()
+}
+
 /// What lies where an image is to be made.
 fn ground(random: &mut Random, shape: &Shape) -> MemoryStorage {
-    let bytes = (3 + random.below(48)) * shape.chunk;
+    let chunks = 3 + random.below(48);
+    let device = MemoryStorage::fixed(chunks * shape.chunk);
     match random.below(4) {
         0 => MemoryStorage::new(),
         1 => {
-            let device = MemoryStorage::fixed(bytes);
-            device
-                .write_at(&pattern(random.next(), bytes as usize), 0)
-                .unwrap();
+            let garbage = pattern(random.next(), (chunks * shape.chunk) as usize);
+            device.write_at(&garbage, 0).unwrap();
             device
         }
-        // An image, of a file or a device.
-        kind => {
-            let old = match kind {
-                2 => MemoryStorage::new(),
-                _ => MemoryStorage::fixed(bytes),
-            };
-            let old = Arc::new(old);
-            let cow: SharedStorage = old.clone();
-            create(&cow, shape.chunk, shape.size);
-            let image = open(&cow, &memory_with(&pattern(1, shape.origin)));
-            for old in 0..random.below(bytes / shape.chunk) {
-                let data = pattern(random.next(), shape.chunk as usize);
-                // A device may be full already.
-                let _ = image.write(&data, old * shape.chunk % shape.size);
-            }
-            image.close().unwrap();
-            old.snapshot()
-        }
+        2 => image_in(MemoryStorage::new(), shape, random.below(chunks)),
+        _ => image_in(device, shape, random.below(chunks)),
     }
 }
 
@@ -50,40 +50,56 @@ pub(crate) fn create_image(name: Name, tally: &mut Tally) {
     let mut random = Random(name.seed);
     let chunk = [512, 4096, 8192][random.below(3) as usize];
     let shape = Shape::new(chunk, 40);
-    let ground = ground(&mut random, &shape);
+    create_over(name, &shape, &ground(&mut random, &shape), tally);
+}
+
+fn create_over(name: Name, shape: &Shape, ground: &MemoryStorage, tally: &mut Tally) {
     let origin = pattern(1, shape.origin);
-    let open_at = |storages: &[SharedStorage]| {
+    let open_in = |storage: &SharedStorage| {
         let below: SharedStorage = memory_with(&origin);
-        open_chain(&[below, storages[0].clone()], None, Access::Read)
+        open_chain(&[below, storage.clone()], None, Access::Read)
     };
-    let before = [Arc::new(ground.snapshot()) as SharedStorage];
-    let before = open_at(&before).ok().map(|image| contents(&image));
+    let before: SharedStorage = Arc::new(ground.snapshot());
+    let before = open_in(&before).ok().map(|image| contents(&image));
     let recorder = Recorder::new();
-    let storage: SharedStorage = Arc::new(recorder.storage(&ground));
-    let options = CreateOptions::new()
-        .chunk_size(self::chunk(chunk))
-        .size(shape.size);
-    Image::create_on(&storage, &options.bare(chunk < 4096)).unwrap();
+    let storage: SharedStorage = Arc::new(recorder.storage(ground));
+    create(&storage, shape.chunk, shape.size);
     let end = recorder.position();
+    let source = (name, &recorder, end);
     examine(
-        (name, &recorder, end),
+        source,
         tally,
-        |position| position as u64,
+        |position| position,
         |state, _| {
             let what = format!("{name}, {:?}", state.cut);
             let storages = state.copy();
-            let opened = open_at(&storages);
+            let opened = open_in(&storages[0]);
             let finished = state.cut.position == end;
             match (&opened, &before) {
                 (Ok(image), Some(before)) if !finished && contents(image) == *before => {}
-                // A file that was cut short and is not durably gone.
-                (Err(error), Some(_))
-                    if !finished && error.kind() == dmsnap::ErrorKind::Corrupt => {}
+                // A file that was cut short and is not gone yet.
+                (Err(error), Some(_)) if !finished && error.kind() == ErrorKind::Corrupt => {}
                 _ => blank_or_none(opened, &origin, finished, &what),
             }
             unchanged(state, &storages, &what);
         },
     );
+}
+
+/// Making an image where one was: its metadata was overwritten before it was durable that it is none any more, so that a power cut
+/// could leave the old image with a part of its exceptions.
+#[test]
+fn test_a_power_cut_in_create_never_leaves_a_part_of_an_old_image() {
+    let shape = Shape::new(4096, 40);
+    let name = Name {
+        workload: "create over an image",
+        seed: 0,
+    };
+    for device in [MemoryStorage::new(), MemoryStorage::fixed(48 * 4096)] {
+        // Records in two sectors.
+        let ground = image_in(device, &shape, 40);
+        create_over(name, &shape, &ground, &mut Tally::default());
+    }
 }
 
 /// A store with the traces of interrupted operations, and what it shows.
