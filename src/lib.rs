@@ -59,7 +59,7 @@ pub use image::{
     ImageExtent, ImageInfo, LayerInfo, Merge, MergeProgress, MetadataOptions, OpenOptions,
     OriginChoice, RecoverOptions, RecoverProgress, RecoverReport, Repair, RestoreOptions,
     Treatment, check, check_storage, inspect, inspect_storage, read_metadata, recover,
-    recover_in_place, recover_storage_in_place, write_metadata,
+    recover_in_place, recover_storage, recover_storage_in_place, write_metadata,
 };
 pub use units::{ByteRange, ChunkSize, CowChunk, OriginChunk};
 

@@ -1,8 +1,9 @@
 //! Recovering without a copy: the damaged file itself gets a good log.
 //!
-//! No record moves except into the slot of one that is left out, and each stands in both places before the first is cleared. Records that
-//! contradict each other are marked before any of them is overwritten, or else the last of them would be believed. The header says "invalid"
-//! until all is done. So a recovery that was stopped can be done again and finds the same.
+//! No record moves except into the slot of one that is left out, and each stands in both places before the first is cleared. Those that are
+//! left out are marked before anything else: or else the last of some that contradict each other would be believed, or one that pointed
+//! past the end when the file is longer. The header says "invalid" until all is done. So a recovery that was stopped can be done again and
+//! finds the same.
 
 use std::path::Path;
 
@@ -15,10 +16,10 @@ use crate::storage::{Hold, LockMode, SharedStorage, Storage};
 use crate::store::RawMetadata;
 use crate::units::{ByteRange, EXCEPTION_SIZE};
 
-/// As [`recover`](super::recover::recover), but writes to the damaged file itself. What is left out is lost for good then: work on a copy.
+/// As [`recover`](crate::recover), but writes to the damaged file itself. What is left out is lost for good then: work on a copy.
 ///
 /// # Errors
-/// As [`recover`](super::recover::recover); [`ErrorKind::NoSpace`] for a device that has no room for the area behind a full one.
+/// As [`recover`](crate::recover); [`ErrorKind::NoSpace`] for a device that has no room for the area behind a full one.
 pub fn recover_in_place(path: impl AsRef<Path>, options: &RecoverOptions) -> Result<RecoverReport> {
     let path = path.as_ref();
     recover_here(&open_file(path, true, false)?, Some(path), options)
@@ -62,7 +63,7 @@ struct Change<'a> {
     geometry: Geometry,
     header: [u8; 16],
     was_valid: bool,
-    /// Slots of the log whose records are marked first.
+    /// Slots of the log whose records are left out.
     marked: Vec<(u64, Exception)>,
     /// Slots of the log that get another record.
     filled: Vec<(u64, Exception)>,
@@ -70,7 +71,7 @@ struct Change<'a> {
     len: u64,
     /// Whether something stands behind them in their area, or the area is not there.
     wants_end: bool,
-    /// Bytes for the descriptor's slots.
+    /// Bytes for the descriptor's slots, in the order in which they are written.
     slots: Vec<(u64, Vec<u8>)>,
 }
 
@@ -87,13 +88,9 @@ impl<'a> Change<'a> {
             true => finds.metadata.header,
             false => Header::new(finds.metadata.chunk_size).encode(),
         };
-        let contradict = finds
-            .sifted
-            .left_out
-            .iter()
-            .filter(|left| left.is_contradiction());
+        let left_out = finds.sifted.left_out.iter();
         let change = Change {
-            marked: contradict.map(|left| (left.index, left.marked())).collect(),
+            marked: left_out.map(|left| (left.index, left.marked())).collect(),
             storage,
             geometry,
             header,
@@ -148,15 +145,16 @@ impl<'a> Change<'a> {
             storage.write_at(&header.encode(), 0)?;
             storage.flush()?;
         }
+        self.write_records(&self.marked)?;
         let area = self.last_area()?;
         if storage.size()? < area.end() {
             storage.set_size(area.end())?;
         }
-        self.write_records(&self.marked)?;
         self.write_records(&self.filled)?;
         self.clear_behind(area)?;
         for (offset, bytes) in &self.slots {
             storage.write_at(bytes, *offset)?;
+            storage.flush()?;
         }
         storage.flush()?;
         storage.write_at(&self.header, 0)?;
@@ -234,28 +232,31 @@ fn slots(finds: &Finds, options: &RecoverOptions) -> Result<Vec<(u64, Vec<u8>)>>
             .find(|slot| slot.offset == offset)
             .map(|slot| slot.bytes)
     };
-    let [first, second] = offsets.map(found);
-    let both = [first, second].map(|slot| slot.unwrap_or([0; DESCRIPTOR_SLOT_SIZE]));
-    let chosen = Descriptor::choose(&both[0], &both[1]);
+    let [first, second] = offsets.map(|offset| found(offset).unwrap_or([0; DESCRIPTOR_SLOT_SIZE]));
+    let chosen = Descriptor::choose(&first, &second);
     let is_bare = matches!(chosen, Ok(None));
-    let old = chosen.ok().flatten().map(|(_, descriptor)| descriptor);
+    let old = chosen.ok().flatten();
+    // The good one goes last, when there is another.
+    let [this, other] = match old {
+        Some((0, _)) => [offsets[1], offsets[0]],
+        _ => offsets,
+    };
+    let old = old.map(|(_, descriptor)| descriptor);
     let is_good = finds.damage.is_empty() && old == finds.facts.descriptor;
     // Bytes of somebody else stay where there is no descriptor.
     let is_theirs = finds.facts.descriptor.is_none() && is_bare && !options.bare;
     if is_good || is_theirs {
         return Ok(Vec::new());
     }
-    let empty = [0; DESCRIPTOR_SLOT_SIZE];
+    let empty = vec![0; DESCRIPTOR_SLOT_SIZE];
     let wanted = match &finds.facts.descriptor {
         Some(descriptor) => Descriptor {
-            generation: descriptor.generation.max(1),
+            generation: descriptor.generation.saturating_add(1),
             ..descriptor.clone()
         }
-        .encode()?,
-        None => empty,
+        .encode()?
+        .to_vec(),
+        None => empty.clone(),
     };
-    let all = offsets.into_iter().zip([wanted, empty]);
-    Ok(all
-        .map(|(offset, bytes)| (offset, bytes.to_vec()))
-        .collect())
+    Ok(vec![(this, wanted), (other, empty)])
 }

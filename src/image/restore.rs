@@ -61,12 +61,23 @@ pub fn write_metadata(
             return Err(Error::new(ErrorKind::Exists, message));
         }
         let pieces = pieces(metadata)?;
+        check_room(&**hold.storage(), &pieces)?;
         if !options.damaged {
             check(&**hold.storage(), &pieces)?;
         }
         write(&**hold.storage(), metadata, is_valid, &pieces)
     };
     run().map_err(|error: Error| error.with_path(storage.name()))
+}
+
+/// A file grows, a device does not.
+fn check_room(storage: &dyn Storage, pieces: &Pieces<'_>) -> Result<()> {
+    let (size, end) = (storage.size()?, pieces.end());
+    if end <= size || storage.is_growable() {
+        return Ok(());
+    }
+    let message = format!("the areas end at byte {end}, the device has {size} bytes");
+    Err(Error::new(ErrorKind::NoSpace, message))
 }
 
 fn check_slots(metadata: &RawMetadata) -> Result<()> {
@@ -185,10 +196,13 @@ fn check(storage: &dyn Storage, pieces: &Pieces<'_>) -> Result<()> {
         growable: storage.is_growable(),
         ..LoadOptions::default()
     };
-    let report = read_report(storage, size, pieces, options).map_err(|error| {
-        let message = format!("would be no store: {}", error.message());
-        Error::new(ErrorKind::Corrupt, message)
-    })?;
+    let report = match read_report(storage, size, pieces, options) {
+        Err(error) if error.kind() != ErrorKind::Io => {
+            let message = format!("would be no store: {}", error.message());
+            return Err(Error::new(ErrorKind::Corrupt, message));
+        }
+        other => other?,
+    };
     let is_fault = |kind: FindingKind, severity| {
         kind != FindingKind::Invalid && severity == Severity::Corruption
     };

@@ -120,11 +120,6 @@ impl Scan {
 const MARK: u64 = 1 << 63;
 
 impl LeftOut {
-    /// Whether another record is in doubt only as long as this one stands.
-    pub(crate) fn is_contradiction(&self) -> bool {
-        matches!(self.doubt, Doubt::DuplicateOldChunk | Doubt::SharedNewChunk)
-    }
-
     /// The record made illegal, so that it is left out wherever a recovery in place stops, and yet casts the same doubt on others.
     pub(crate) fn marked(&self) -> Exception {
         Exception {

@@ -1,4 +1,4 @@
-//! What is right about a damaged store, found by the plain rules and without the library.
+//! What is right about a damaged store, found by the plain rules and without the library, except for the code of the descriptor.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -125,6 +125,7 @@ impl Judgement {
             .filter_map(|at| bytes.get(*at as usize..*at as usize + 1536))
             .collect();
         if slots.len() < 2 || !world.has_descriptor {
+            self.descriptor_is_lost = world.has_descriptor;
             return;
         }
         let is_bad = |slot: &&&[u8]| {
@@ -156,11 +157,7 @@ impl Judgement {
             news.entry(new & !(1 << 63)).or_default().insert(old);
             let is_data = new >= 2 && new % (world.per_area() + 1) != 1;
             let fault = match new {
-                _ if new == size / world.chunk && size % world.chunk > 0 && is_data => {
-                    Some("truncated")
-                }
                 _ if new < size / world.chunk && is_data => None,
-                // The check asks first whether the file ends inside of it.
                 _ if new == size / world.chunk && size % world.chunk > 0 => Some("truncated"),
                 _ => Some("illegal"),
             };
@@ -180,15 +177,13 @@ impl Judgement {
             if !is_whole_area(index) {
                 continue;
             }
-            match seen_olds.insert(old, new) {
-                Some(before) if before == new => kinds.push(("repeated", false)),
+            match seen_olds.get(&old) {
+                Some(before) if *before == new => kinds.push(("repeated", false)),
                 Some(_) => kinds.push(("contradiction", true)),
                 None => {}
             }
-            if seen_news
-                .insert(new, old)
-                .is_some_and(|before| before != old)
-            {
+            seen_olds.entry(old).or_insert(new);
+            if *seen_news.entry(new).or_insert(old) != old {
                 kinds.push(("contradiction", true));
             }
             if old >= world.disk_chunks && world.has_descriptor && !self.descriptor_is_lost {

@@ -110,10 +110,10 @@ pub(crate) fn golden(directory: &Path) -> Vec<Load> {
     loads.push(changed(directory, "full-area", "restored", |cow, store| {
         let storage = open(cow);
         let dump = read_metadata(&storage, &MetadataOptions::new()).unwrap();
-        let area = slot(store, 0);
-        let chunk = (store.chunk * 512) as usize;
-        storage.write_at(&vec![0x55; chunk], area as u64).unwrap();
-        storage.write_at(&[0; 16], 0).unwrap();
+        let bytes = &mut fs::read(cow).unwrap();
+        bytes[slot(store, 0)..][..(store.chunk * 512) as usize].fill(0x55);
+        bytes[..16].fill(0);
+        fs::write(cow, bytes).unwrap();
         write_metadata(&storage, &dump, &RestoreOptions::new()).unwrap();
     }));
     loads.push(changed(
@@ -121,7 +121,9 @@ pub(crate) fn golden(directory: &Path) -> Vec<Load> {
         "chunk-32",
         "recovered without a header",
         |cow, store| {
-            open(cow).write_at(&[0; 16], 0).unwrap();
+            let bytes = &mut fs::read(cow).unwrap();
+            bytes[..16].fill(0);
+            fs::write(cow, bytes).unwrap();
             let chunk_size = dmsnap::ChunkSize::from_sectors(store.chunk as u32).unwrap();
             recover_in_place(cow, &RecoverOptions::new().chunk_size(chunk_size)).unwrap();
         },

@@ -25,6 +25,7 @@ mod pattern;
 mod raw_store;
 mod recovery;
 #[path = "../common/reference.rs"]
+#[allow(dead_code, reason = "other targets use the rest")]
 mod reference;
 mod repair;
 #[path = "../kernel/report.rs"]

@@ -96,7 +96,6 @@ pub(crate) fn recovers(world: &World, bytes: &[u8], seed: u64) -> bool {
         HeaderFound::Valid => judgement.is_valid,
         HeaderFound::Invalidated => judgement.has_header && !judgement.is_valid,
         HeaderFound::Damaged(_) => !judgement.has_header,
-        _ => false,
     };
     assert!(found, "seed {seed}: {report:#?}");
     let all = judgement.records.len() as u64;
