@@ -3,6 +3,9 @@
 use crate::budget::Random;
 use crate::world::World;
 
+/// What is shorter is no disk.
+const LEAST: u64 = 512;
+
 /// The store after something happened to it, perhaps several things.
 pub(crate) fn spoil(world: &World, random: &mut Random) -> Vec<u8> {
     let mut bytes = world.bytes.clone();
@@ -27,10 +30,10 @@ fn spoil_once(world: &World, bytes: &mut Vec<u8>, random: &mut Random) {
             record(world, bytes, any_record, near);
         }
         4 => repeat(world, bytes, any_record, random),
-        5 => bytes.truncate((16 + random.below(bytes.len() as u64 - 16)) as usize),
+        5 => bytes.truncate((LEAST + random.below(bytes.len() as u64 + 1 - LEAST)) as usize),
         // In the last chunks, where little is lost.
         6 => {
-            let most = (bytes.len() as u64 - 16).min(3 * world.chunk);
+            let most = (bytes.len() as u64 + 1 - LEAST).min(3 * world.chunk);
             bytes.truncate(bytes.len() - random.below(most) as usize);
         }
         7 => torn_area(world, bytes, random),
@@ -76,7 +79,7 @@ fn repeat(world: &World, bytes: &mut [u8], index: u64, random: &mut Random) {
     };
     let again = match random.below(3) {
         0 => (old, new),
-        1 => (old, random.below(bytes.len() as u64 / world.chunk)),
+        1 => (old, random.below(bytes.len() as u64 / world.chunk + 1)),
         _ => (random.below(world.disk_chunks), new),
     };
     record(world, bytes, world.records.len() as u64, again);
@@ -108,7 +111,7 @@ fn garbage_behind(world: &World, bytes: &mut [u8], random: &mut Random) {
         let index = count + random.below(free);
         let garbage = (
             random.below(world.disk_chunks),
-            random.below(bytes.len() as u64 / world.chunk),
+            random.below(bytes.len() as u64 / world.chunk + 1),
         );
         record(world, bytes, index, garbage);
     }

@@ -23,8 +23,8 @@ pub(crate) struct Judgement {
     pub(crate) kinds: BTreeSet<&'static str>,
     /// Whether some of that cannot be repaired.
     pub(crate) is_corrupt: bool,
-    /// Whether both slots of the descriptor are no good, though it had one.
-    pub(crate) descriptor_is_lost: bool,
+    /// Whether a slot of the descriptor is good.
+    pub(crate) has_descriptor: bool,
 }
 
 /// A finding's kind as this oracle writes it.
@@ -59,7 +59,7 @@ pub(crate) fn judge(world: &World, bytes: &[u8]) -> Judgement {
         good: BTreeMap::new(),
         kinds: BTreeSet::new(),
         is_corrupt: false,
-        descriptor_is_lost: false,
+        has_descriptor: false,
     };
     let sound = [
         b"SnAp".to_vec(),
@@ -124,8 +124,7 @@ impl Judgement {
             .iter()
             .filter_map(|at| bytes.get(*at as usize..*at as usize + 1536))
             .collect();
-        if slots.len() < 2 || !world.has_descriptor {
-            self.descriptor_is_lost = world.has_descriptor;
+        if slots.len() < 2 {
             return;
         }
         let is_bad = |slot: &&&[u8]| {
@@ -133,12 +132,12 @@ impl Judgement {
                 && slot[..512].iter().any(|byte| *byte != 0)
         };
         let is_good = |slot: &&[u8]| matches!(Descriptor::decode(slot), SlotState::Valid(_));
-        self.descriptor_is_lost = !slots.iter().any(is_good);
+        self.has_descriptor = slots.iter().any(is_good);
         // Without a magic in either slot they are somebody else's bytes.
         let is_ours = slots.iter().any(|slot| slot.starts_with(b"DMSNAPim"));
         let is_valid = bytes[4..8] != [0; 4];
         if slots.iter().filter(is_bad).count() > 0 && is_ours && is_valid {
-            self.found("descriptor", self.descriptor_is_lost);
+            self.found("descriptor", !self.has_descriptor);
         }
     }
 
@@ -186,7 +185,7 @@ impl Judgement {
             if *seen_news.entry(new).or_insert(old) != old {
                 kinds.push(("contradiction", true));
             }
-            if old >= world.disk_chunks && world.has_descriptor && !self.descriptor_is_lost {
+            if old >= world.disk_chunks && self.has_descriptor {
                 // Beside a damaged slot these may be data.
                 kinds.push(("past end", self.kinds.contains("descriptor")));
             }

@@ -14,7 +14,6 @@ pub(crate) struct World {
     /// Old and new chunks in the order of the log.
     pub(crate) records: Vec<(u64, u64)>,
     pub(crate) disk_chunks: u64,
-    pub(crate) has_descriptor: bool,
     /// Whether the new chunks have no holes between them.
     pub(crate) is_compact: bool,
 }
@@ -48,7 +47,6 @@ impl World {
             bytes,
             records,
             disk_chunks,
-            has_descriptor,
             is_compact,
         }
     }
