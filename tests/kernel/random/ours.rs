@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use dmsnap::storage::{LockMode, SharedStorage};
 use dmsnap::storage::testing::{CallKinds, Fault, FaultStorage};
+use dmsnap::storage::{LockMode, SharedStorage};
 use dmsnap::store::{OverflowMode, Status};
 use dmsnap::{ByteRange, ChunkSize, CreateOptions, ErrorKind, Image, OpenOptions, OriginChoice};
 

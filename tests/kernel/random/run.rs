@@ -319,7 +319,10 @@ impl<'a> Run<'a> {
     /// The snapshot is invalid, on both sides.
     fn given_up(&mut self) {
         let status = self.theirs.status("s");
-        assert_eq!([status.as_str(), self.ours.status().as_str()], ["Invalid"; 2]);
+        assert_eq!(
+            [status.as_str(), self.ours.status().as_str()],
+            ["Invalid"; 2]
+        );
         self.alike = false;
         self.unload();
         self.dead = true;
