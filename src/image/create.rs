@@ -114,6 +114,8 @@ impl CreateOptions {
         let chunk_size = self.chunk_size.unwrap_or(ChunkSize::DEFAULT);
         let descriptor = if self.bare {
             None
+        } else if let Some(given) = &self.given {
+            Some(given.clone())
         } else {
             Some(self.descriptor(chunk_size, origin)?)
         };

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::Image;
-use crate::format::Uuid;
+use crate::format::{Descriptor, Uuid};
 use crate::storage::SharedStorage;
 use crate::store::OverflowMode;
 use crate::units::ChunkSize;
@@ -176,6 +176,8 @@ pub struct CreateOptions {
     pub(super) bare: bool,
     pub(super) uuid: Option<Uuid>,
     pub(super) on_existing: bool,
+    /// The whole descriptor, where it is known already.
+    pub(super) given: Option<Descriptor>,
 }
 
 impl CreateOptions {

@@ -310,7 +310,7 @@ pub(crate) fn once<T>(what: &str, setting: &mut Option<T>, own: Option<T>) -> Re
     }
 }
 
-fn parse_chunk_size(text: &str) -> std::result::Result<ChunkSize, String> {
+pub(crate) fn parse_chunk_size(text: &str) -> std::result::Result<ChunkSize, String> {
     ChunkSize::from_bytes(parse_size(text)?)
         .map_err(|_| "a chunk is a power of two from 512 to 1G bytes".to_string())
 }
