@@ -40,7 +40,7 @@ torture_tests() {
         "$cargo" test --locked --release --no-fail-fast "${targets[@]}" -- torture_ --test-threads=1 --nocapture
 }
 
-part_crash() { torture_tests torture_crash; }
+part_crash() { torture_tests torture_crash store_model; }
 part_faults() { torture_tests torture_faults; }
 part_fuzz() { fuzz/run.sh "$share"; }
 part_kernel() { tests/kernel/setup.sh && torture_tests kernel; }

@@ -27,6 +27,9 @@ pub enum dmsnap_origin_choice {
     FromImage = 1,
     /// No origin, whatever the image says: zeros.
     Zeros = 2,
+    /// Follow the names that the images store, but only relative ones without `..`; others are refused
+    /// with `-EACCES`. For images that a guest may have written.
+    FromImageInside = 3,
 }
 
 /// What happens when a COW device of fixed size has no chunk left.
@@ -294,6 +297,7 @@ pub(super) fn origin_choice(number: u32) -> Result<OriginChoice> {
         0 => Ok(OriginChoice::Refuse),
         1 => Ok(OriginChoice::FromImage),
         2 => Ok(OriginChoice::Zeros),
+        3 => Ok(OriginChoice::FromImageInside),
         _ => Err(unknown("dmsnap_origin_choice", number)),
     }
 }
@@ -450,6 +454,10 @@ mod tests {
             choice(dmsnap_origin_choice::Zeros),
             OriginChoice::Zeros
         ));
+        assert!(matches!(
+            choice(dmsnap_origin_choice::FromImageInside),
+            OriginChoice::FromImageInside
+        ));
         let mode = |mode| overflow_mode(mode as u32).unwrap();
         assert_eq!(mode(dmsnap_overflow_mode::NoSpace), OverflowMode::NoSpace);
         assert_eq!(
@@ -472,7 +480,7 @@ mod tests {
         let kinds = [
             format(0).map(|_| ()),
             format(3).map(|_| ()),
-            origin_choice(3).map(|_| ()),
+            origin_choice(4).map(|_| ()),
             overflow_mode(3).map(|_| ()),
             lock_mode(3).map(|_| ()),
             repair(u32::MAX).map(|_| ()),
