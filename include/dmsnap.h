@@ -382,12 +382,90 @@ enum dmsnap_finding_kind
    * Space that no record uses.
    */
   DMSNAP_FINDING_KIND_LEAK = 10,
+  /**
+   * The file ends inside the COW chunk of a record.
+   */
+  DMSNAP_FINDING_KIND_TRUNCATED_DATA = 11,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L
 typedef enum dmsnap_finding_kind dmsnap_finding_kind;
 #else
 typedef uint32_t dmsnap_finding_kind;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
+ * What the header of a damaged store says.
+ */
+enum dmsnap_header_state
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : uint32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+  /**
+   * It is good, and so is the store, as far as the header goes.
+   */
+  DMSNAP_HEADER_STATE_VALID = 1,
+  /**
+   * The store was invalidated.
+   */
+  DMSNAP_HEADER_STATE_INVALIDATED = 2,
+  /**
+   * It is no header.
+   */
+  DMSNAP_HEADER_STATE_DAMAGED = 3,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum dmsnap_header_state dmsnap_header_state;
+#else
+typedef uint32_t dmsnap_header_state;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
+ * Why a record is left out of a recovery.
+ */
+enum dmsnap_doubt
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : uint32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+  /**
+   * Its COW chunk lies outside the file, or no file can have it.
+   */
+  DMSNAP_DOUBT_OUT_OF_RANGE = 1,
+  /**
+   * The file ends inside its COW chunk.
+   */
+  DMSNAP_DOUBT_TRUNCATED = 2,
+  /**
+   * Its COW chunk holds metadata.
+   */
+  DMSNAP_DOUBT_METADATA = 3,
+  /**
+   * Its chunk has another exception too, with other data.
+   */
+  DMSNAP_DOUBT_DUPLICATE_OLD_CHUNK = 4,
+  /**
+   * Another record has its COW chunk too.
+   */
+  DMSNAP_DOUBT_SHARED_NEW_CHUNK = 5,
+  /**
+   * Its chunk lies past the end of the disk, so it shows nothing.
+   */
+  DMSNAP_DOUBT_PAST_END = 6,
+  /**
+   * Its COW chunk cannot be read.
+   */
+  DMSNAP_DOUBT_UNREADABLE = 7,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum dmsnap_doubt dmsnap_doubt;
+#else
+typedef uint32_t dmsnap_doubt;
 #endif // __STDC_VERSION__ >= 202311L
 #endif // __cplusplus
 
@@ -810,6 +888,16 @@ typedef struct dmsnap_open_options dmsnap_open_options;
 typedef struct dmsnap_plan dmsnap_plan;
 
 /**
+ * How a damaged layer is recovered. Copied by the call that takes it. For one thread at a time.
+ */
+typedef struct dmsnap_recover_options dmsnap_recover_options;
+
+/**
+ * What a recovery found and did. Does not change; may be used by several threads at once.
+ */
+typedef struct dmsnap_recover_report dmsnap_recover_report;
+
+/**
  * Where bytes live: a file, a block device, memory, or a host's callbacks. May be used by several
  * threads at once. What uses a storage holds a reference of its own, so it can be freed right
  * after it was handed over.
@@ -1210,6 +1298,91 @@ typedef struct dmsnap_finding {
    */
   const char *message;
 } dmsnap_finding;
+
+/**
+ * The figures of a recovery. Set `struct_size` before the call.
+ */
+typedef struct dmsnap_recover_summary {
+  /**
+   * Size of this structure in bytes, set by the caller.
+   */
+  size_t struct_size;
+  /**
+   * What the header said. Of an invalidated store the log is complete only if no write to the
+   * origin was the cause: what that replaced is lost, and the store does not tell.
+   */
+  dmsnap_header_state header;
+  /**
+   * Whether everything that the log held was recovered.
+   */
+  bool complete;
+  /**
+   * Whether recovering in place changed the file.
+   */
+  bool changed;
+  /**
+   * Bytes in a chunk.
+   */
+  uint64_t chunk_size;
+  /**
+   * Size of the disk in bytes; `UINT64_MAX` if nothing says it, the result is a bare store then.
+   */
+  uint64_t virtual_size;
+  /**
+   * Exceptions that were recovered.
+   */
+  uint64_t recovered;
+  /**
+   * Records that were left out, without those past the end of the disk.
+   */
+  uint64_t lost;
+  /**
+   * Records of chunks past the end of the disk, which show nothing.
+   */
+  uint64_t past_end;
+  /**
+   * Records that stood twice.
+   */
+  uint64_t repeated;
+  /**
+   * Records behind the end of the log, which were not looked at.
+   */
+  uint64_t stale;
+  /**
+   * The metadata area from which on the log is missing; `UINT64_MAX` if it is all there.
+   */
+  uint64_t missing_area;
+  /**
+   * Left out records that are listed, at most 1000.
+   */
+  uint64_t left_out;
+} dmsnap_recover_summary;
+
+/**
+ * A record that was left out. Set `struct_size` before the call.
+ */
+typedef struct dmsnap_left_out {
+  /**
+   * Size of this structure in bytes, set by the caller.
+   */
+  size_t struct_size;
+  /**
+   * Why.
+   */
+  dmsnap_doubt doubt;
+  /**
+   * Its number in the log, counted from 0.
+   */
+  uint64_t index;
+  /**
+   * Its chunk of the disk.
+   */
+  uint64_t old_chunk;
+  /**
+   * Its chunk of the COW file.
+   */
+  uint64_t new_chunk;
+} dmsnap_left_out;
 
 /**
  * The numbers of a descriptor. Set `struct_size` before the call.
@@ -2072,6 +2245,79 @@ int dmsnap_check_reader_finish_plan(struct dmsnap_check_reader *reader, struct d
  */
 int dmsnap_check_reader_finish(struct dmsnap_check_reader *reader,
                                struct dmsnap_check_report **out);
+
+/**
+ * Options: size, origin and chunk size are what the damaged file says. Never NULL.
+ */
+struct dmsnap_recover_options *dmsnap_recover_options_new(void);
+
+/**
+ * Frees options. NULL is allowed.
+ */
+void dmsnap_recover_options_free(struct dmsnap_recover_options *options);
+
+/**
+ * Size of the disk in bytes, a multiple of 512. A kernel that invalidates a store wipes what its
+ * descriptor said.
+ */
+int dmsnap_recover_options_set_size(struct dmsnap_recover_options *options, uint64_t size);
+
+/**
+ * The origin to record, by a name (UTF-8) as in `dmsnap_create_options_set_origin`.
+ */
+int dmsnap_recover_options_set_origin(struct dmsnap_recover_options *options,
+                                      const char *name,
+                                      uint32_t format);
+
+/**
+ * Bytes in a chunk, where the header does not tell it any more.
+ */
+int dmsnap_recover_options_set_chunk_size(struct dmsnap_recover_options *options, uint64_t bytes);
+
+/**
+ * Whether the result is a store without a descriptor, whatever is known of size and origin.
+ */
+int dmsnap_recover_options_set_bare(struct dmsnap_recover_options *options, bool bare);
+
+/**
+ * Whether the damaged file is locked against other programs, the default. Recovering in place
+ * always locks.
+ */
+int dmsnap_recover_options_set_lock(struct dmsnap_recover_options *options, bool lock);
+
+/**
+ * Makes a new layer at `new_path`, which must not exist, of what the damaged one at `path` still
+ * holds with certainty; that one is only read. With `new_path` NULL the damaged file itself is
+ * made a good store: what is left out is lost for good then. NULL options are the defaults.
+ *
+ * `callback` may be NULL. It is called between the copies, with `opaque` and how far the recovery
+ * is in exceptions; `false` from it stops, with `-ECANCELED` and nothing left at `new_path`. In
+ * place it is not called.
+ */
+int dmsnap_recover_report_open(const char *path,
+                               const char *new_path,
+                               const struct dmsnap_recover_options *options,
+                               bool (*callback)(void *opaque, const struct dmsnap_progress *progress),
+                               void *opaque,
+                               struct dmsnap_recover_report **out);
+
+/**
+ * Frees a report. NULL is allowed.
+ */
+void dmsnap_recover_report_free(struct dmsnap_recover_report *report);
+
+/**
+ * The figures of a report.
+ */
+int dmsnap_recover_report_summary(const struct dmsnap_recover_report *report,
+                                  struct dmsnap_recover_summary *out);
+
+/**
+ * Left out record `index`, counted from 0; `-EINVAL` behind the last one that is listed.
+ */
+int dmsnap_recover_report_left_out(const struct dmsnap_recover_report *report,
+                                   uint64_t index,
+                                   struct dmsnap_left_out *out);
 
 /**
  * A descriptor for an image of `virtual_size` bytes, a multiple of 512, with this UUID of 16 bytes

@@ -87,8 +87,9 @@ fn checks_name_the_damage() {
         let mut twins = twins::all();
         twins.retain(|twin| twin.name.ends_with(name));
         let outcome = library::check(&twins[0].cow).unwrap();
-        let findings = outcome.report.findings.iter();
-        findings.map(|finding| finding.kind).collect()
+        let kinds = outcome.report.findings.iter().map(|finding| finding.kind);
+        // A chunk that a damaged record does not name any more is one.
+        kinds.filter(|kind| *kind != FindingKind::Leak).collect()
     };
     assert_eq!(kinds(", a stale slot"), [FindingKind::StaleSlots]);
     assert_eq!(kinds("half dropped"), [FindingKind::RepeatedRecord]);

@@ -23,6 +23,7 @@ mod open;
 mod options;
 mod read;
 mod recover;
+mod recover_copy;
 mod recover_in_place;
 mod resize;
 mod restore;

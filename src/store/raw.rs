@@ -2,7 +2,7 @@
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{DESCRIPTOR_SLOT_SIZE, Exception, Geometry, HEADER_SIZE};
-use crate::units::{ChunkSize, EXCEPTION_SIZE};
+use crate::units::{ChunkSize, CowChunk, EXCEPTION_SIZE, OriginChunk};
 
 /// Records in slots next to each other that go up by one on both sides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,11 +113,13 @@ impl RawArea {
             .iter()
             .take_while(|run| run.slot < slot + count)
         {
-            for (at, record) in (run.slot..).zip(run.first.run(run.count)) {
-                if (slot..slot + count).contains(&at) {
-                    let place = ((at - slot) * EXCEPTION_SIZE) as usize;
-                    bytes[place..place + EXCEPTION_SIZE as usize].copy_from_slice(&record.encode());
-                }
+            let from = slot.max(run.slot);
+            let end = (slot + count).min(run.slot + run.count);
+            let first = run.record(from - run.slot);
+            let place = ((from - slot) * EXCEPTION_SIZE) as usize;
+            let places = bytes[place..].chunks_exact_mut(EXCEPTION_SIZE as usize);
+            for (place, record) in places.zip(first.run(end - from)) {
+                place.copy_from_slice(&record.encode());
             }
         }
         bytes
@@ -154,6 +156,14 @@ impl RawArea {
 }
 
 impl RawRun {
+    /// The record that is `index` behind the first one.
+    fn record(&self, index: u64) -> Exception {
+        Exception {
+            old: OriginChunk(self.first.old.0 + index),
+            new: CowChunk(self.first.new.0 + index),
+        }
+    }
+
     fn is_followed_by(&self, record: Exception) -> bool {
         !self.first.is_end()
             && self.first.old.0.checked_add(self.count) == Some(record.old.0)
@@ -226,7 +236,6 @@ impl RawMetadata {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::units::{CowChunk, OriginChunk};
 
     fn record(old: u64, new: u64) -> Exception {
         Exception {

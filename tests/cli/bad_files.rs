@@ -158,7 +158,7 @@ fn test_file_cut_in_the_first_area() {
 #[test]
 fn test_file_cut_in_the_data() {
     let spoil = |scratch: &Scratch| cut(scratch, 3 * 16384 + 100);
-    let words = ["but the file has only 3 whole chunks", "offset 16400"];
+    let words = ["but the file ends inside that chunk", "offset 16400"];
     battery(spoil, &words, &[("check", 2)]);
 }
 

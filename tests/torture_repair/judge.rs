@@ -157,7 +157,9 @@ impl Judgement {
             let is_data = new >= 2 && new % (world.per_area() + 1) != 1;
             let fault = match new {
                 _ if new < size / world.chunk && is_data => None,
-                _ if new == size / world.chunk && size % world.chunk > 0 => Some("truncated"),
+                _ if new == size / world.chunk && !size.is_multiple_of(world.chunk) => {
+                    Some("truncated")
+                }
                 _ => Some("illegal"),
             };
             match fault {

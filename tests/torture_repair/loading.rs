@@ -168,7 +168,7 @@ pub(crate) fn random(directory: &Path, seed: u64) -> Option<Load> {
     let path = directory.join(format!("{seed}.damaged"));
     fs::write(&path, &bytes).unwrap();
     let good = judge(&world, &bytes).good;
-    let result = if seed % 2 == 0 {
+    let result = if seed.is_multiple_of(2) {
         recover_in_place(&path, &world.knowledge()).ok()?;
         path
     } else {

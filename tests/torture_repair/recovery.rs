@@ -28,7 +28,7 @@ pub(crate) fn dumps_and_restores(world: &World, bytes: &[u8], seed: u64) {
     let chunk_size = ChunkSize::from_bytes(world.chunk).unwrap();
     let options = MetadataOptions::new()
         .chunk_size(chunk_size)
-        .all_areas(seed % 2 == 0);
+        .all_areas(seed.is_multiple_of(2));
     let Ok(dump) = read_metadata(&memory_with(bytes), &options) else {
         assert!(is_of_another_size(world, bytes), "seed {seed}: not dumped");
         return;
