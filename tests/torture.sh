@@ -44,7 +44,7 @@ part_crash() { torture_tests torture_crash store_model; }
 part_faults() { torture_tests torture_faults; }
 part_fuzz() { fuzz/run.sh "$share"; }
 part_kernel() { tests/kernel/setup.sh && torture_tests kernel; }
-part_repair() { torture_tests torture_repair; }
+part_repair() { tests/kernel/setup.sh && torture_tests torture_repair; }
 part_threads() { torture_tests torture_threads; }
 part_memory() { tests/memory.sh "$share"; }
 

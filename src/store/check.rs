@@ -37,6 +37,8 @@ pub enum FindingKind {
     Descriptor,
     /// A record names a COW chunk outside the file, one that holds metadata, or one that no file can have.
     IllegalNewChunk,
+    /// The file ends inside the COW chunk of a record.
+    TruncatedData,
     /// Two records for one chunk.
     DuplicateOldChunk,
     /// One COW chunk in two records.
@@ -237,12 +239,17 @@ impl CheckReader {
             return Ok(());
         }
         if let Some(areas) = &mut self.areas {
+            let scan = self.records.scan();
             let (records, findings) = (&mut self.records, &mut self.findings);
             return areas.feed(&reads, &mut |index, first, len| {
                 // One by one, so that each illegal one is a finding.
                 for (index, record) in (index..).zip(first.run(len)) {
                     if let Err(error) = records.push(index, record, 1) {
-                        findings.add_error(FindingKind::IllegalNewChunk, &error);
+                        let kind = match scan.is_some_and(|scan| scan.is_cut(record.new)) {
+                            true => FindingKind::TruncatedData,
+                            false => FindingKind::IllegalNewChunk,
+                        };
+                        findings.add_error(kind, &error);
                     }
                 }
                 Ok(())

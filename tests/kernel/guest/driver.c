@@ -389,7 +389,8 @@ static void obey(char **words, size_t count)
     } else if (strcmp(command, "suspend") == 0) {
         say_result(simple(DM_DEV_SUSPEND, name, DM_SUSPEND_FLAG));
     } else if (strcmp(command, "resume") == 0) {
-        say_result(simple(DM_DEV_SUSPEND, name, 0));
+        /* There are no file systems to be frozen before a table is replaced. */
+        say_result(simple(DM_DEV_SUSPEND, name, DM_SKIP_LOCKFS_FLAG));
     } else if (strcmp(command, "remove") == 0) {
         say_result(drop(name));
     } else if (strcmp(command, "status") == 0) {
@@ -446,10 +447,11 @@ static size_t padded(size_t size)
     return (size + SECTOR - 1) / SECTOR * SECTOR;
 }
 
-/* Waits for the next message; returns its text. */
+/* Waits for the next message; returns its text. The longer it takes, the less often we look. */
 static char *receive(int disk, uint64_t number)
 {
     uint64_t *head = (uint64_t *)buffer;
+    unsigned int looks = 0;
     size_t size;
 
     for (;;) {
@@ -457,7 +459,7 @@ static char *receive(int disk, uint64_t number)
         if (head[0] == number) {
             break;
         }
-        usleep(200);
+        usleep(100 * ++looks < 10000 ? 100 * looks : 10000);
     }
     size = head[1];
     if (size >= TEXT_MAX) {

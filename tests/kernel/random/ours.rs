@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use dmsnap::storage::SharedStorage;
 use dmsnap::storage::testing::{CallKinds, Fault, FaultStorage};
+use dmsnap::storage::{LockMode, SharedStorage};
 use dmsnap::store::{OverflowMode, Status};
 use dmsnap::{ByteRange, ChunkSize, CreateOptions, ErrorKind, Image, OpenOptions, OriginChoice};
 
@@ -87,12 +87,18 @@ impl Ours {
     }
 
     /// Saves what is there first, as the kernel does, and gives the snapshot up if it cannot. The origin is written in any case.
-    pub(super) fn write_origin(&self, range: ByteRange, bytes: &[u8]) -> Result<(), Full> {
+    pub(super) fn write_origin(&mut self, range: ByteRange, bytes: &[u8]) -> Result<(), Full> {
         let saved = self.save_origin(range);
         if saved.is_err() && self.image().status() != Status::Invalid {
+            // In overflow it takes no write, this one included, until it is opened again.
+            self.unload();
+            self.load(OverflowMode::PersistentOverflow);
             self.image().drop_snapshot().unwrap();
         }
+        // As somebody else does: the image has it for reading only.
+        self.origin.lock(LockMode::Writer).unwrap();
         self.origin.write_at(bytes, range.start).unwrap();
+        self.origin.lock(LockMode::Reader).unwrap();
         saved
     }
 

@@ -66,6 +66,9 @@ impl<'a> Run<'a> {
     }
 
     pub(super) fn go(&mut self) {
+        // The kernel makes its store when it loads it.
+        self.load();
+        self.unload();
         for _ in 0..3 + self.random.below(6) {
             match self.random.below(12) {
                 0 => self.merge(),
