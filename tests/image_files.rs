@@ -109,7 +109,10 @@ fn test_names_that_lead_out_of_the_directory_are_followed_only_if_all_are_allowe
     for path in [&far, &top] {
         let (kind, text) = open_error(path, &inside);
         assert_eq!(kind, ErrorKind::OriginRefused, "{text}");
-        assert!(text.contains("far: ") && text.contains("base.raw"), "{text}");
+        assert!(
+            text.contains("far: ") && text.contains("base.raw"),
+            "{text}"
+        );
         drop(Image::open(path, &follow()).unwrap());
     }
 }

@@ -86,6 +86,8 @@ fn samples(seed: u64) -> Vec<Sampled> {
         let chosen = (0..STATES).filter_map(|_| sample(&play, end, &mut random));
         samples.extend(chosen);
     }
+    // Those of one size take the kernel less time.
+    samples.sort_by_key(|sample| (sample.store.cow.len(), sample.store.origin.len()));
     samples
 }
 

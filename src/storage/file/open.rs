@@ -114,7 +114,9 @@ impl FileOptions {
                 .create_new(true)
                 .open(path);
             let file = file.map_err(|error| Error::io("create", error))?;
-            let made = file.metadata().map_err(|error| Error::io("create", error))?;
+            let made = file
+                .metadata()
+                .map_err(|error| Error::io("create", error))?;
             let finished = self.finish(file, true, name);
             return finished.inspect_err(|_| remove_if(path, Some(identity(&made))));
         }
