@@ -188,12 +188,19 @@ impl<'a> Run<'a> {
         self.written(range, &bytes, done)
     }
 
-    /// The kernel has no other way to write zeros.
+    /// The kernel has no other way to write zeros. Where the origin may be known to be zero it makes
+    /// exceptions that we do without.
     fn write_zeroes(&mut self, range: ByteRange) -> Result<(), Full> {
+        let zeros = vec![0; range.len as usize];
+        if has_hole(&self.origin[indices(range)]) {
+            self.log.push(format!("write of zeros {range:?}"));
+            let done = self.ours.write(range, &zeros);
+            return self.written(range, &zeros, done);
+        }
         let unmap = self.random.chance(50);
         self.log.push(format!("write zeroes {range:?}, {unmap}"));
         let done = self.ours.write_zeroes(range, unmap);
-        self.written(range, &vec![0; range.len as usize], done)
+        self.written(range, &zeros, done)
     }
 
     /// The kernel writes the same, and lacks space if we did.
@@ -361,6 +368,14 @@ pub(super) fn whole_sectors(around: &[u8], range: ByteRange, bytes: &[u8]) -> (u
 
 pub(super) fn indices(range: ByteRange) -> Range<usize> {
     range.start as usize..range.end() as usize
+}
+
+/// Whether some of the bytes may be a hole: pages of zeros, cut at both ends at most.
+fn has_hole(bytes: &[u8]) -> bool {
+    let mut sectors = bytes.chunks(SECTOR as usize);
+    bytes[0] == 0
+        || bytes[bytes.len() - 1] == 0
+        || sectors.any(|sector| sector.iter().all(|&byte| byte == 0))
 }
 
 /// Each sector of `range` is one or the other, the rest is the former.
