@@ -82,8 +82,9 @@ unsafe impl GlobalAlloc for Counting {
 pub unsafe extern "C" fn open64(path: *const c_char, flags: c_int, mode: libc::mode_t) -> c_int {
     // SAFETY: the caller's promise.
     let name = unsafe { CStr::from_ptr(path) };
-    // Where the UUIDs of new images come from.
-    if name != c"/dev/urandom" && CONFINED.swap(false, Relaxed) {
+    // Where the UUIDs of new images come from; and a panic looks for its backtrace.
+    let allowed = name == c"/dev/urandom" || std::thread::panicking();
+    if !allowed && CONFINED.swap(false, Relaxed) {
         panic!("the file {name:?} was opened");
     }
     // SAFETY: the caller's promise.

@@ -13,6 +13,7 @@ mod outcome;
 #[path = "../common/pattern.rs"]
 mod pattern;
 #[path = "../common/reference.rs"]
+#[allow(dead_code, reason = "other tests use the rest")]
 mod reference;
 mod stores;
 mod table;

@@ -79,6 +79,20 @@ impl Ours {
         &mut self.cow[SLOTS[number - 1]..][..SLOT]
     }
 
+    /// Overwrites the first area.
+    pub(crate) fn area(&mut self, bytes: &[u8]) {
+        self.cow[CHUNK..CHUNK + bytes.len()].copy_from_slice(bytes);
+    }
+
+    /// Makes the first area full, of records with good numbers, in a file that has no second one.
+    pub(crate) fn fill_area(&mut self) {
+        let per_area = CHUNK / 16;
+        self.cow.resize((2 + per_area) * CHUNK, 0);
+        let records = (0..per_area as u64).flat_map(|index| [index, index + 2]);
+        let bytes: Vec<u8> = records.flat_map(u64::to_le_bytes).collect();
+        self.area(&bytes);
+    }
+
     /// Changes bytes of slot 1, whose checksum is wrong then.
     pub(crate) fn put(&mut self, at: usize, bytes: &[u8]) {
         self.slot(1)[at..at + bytes.len()].copy_from_slice(bytes);

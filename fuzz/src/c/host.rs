@@ -242,11 +242,13 @@ unsafe extern "C" fn size(opaque: *mut c_void, out: *mut u64) -> c_int {
     0
 }
 
+/// The size stays a multiple of the alignment, as it has to be.
 unsafe extern "C" fn set_size(opaque: *mut c_void, size: u64) -> c_int {
     // SAFETY: the library's promise.
     let host = unsafe { host(opaque) };
-    host.begin(size, 0)
-        .map(|()| host.memory.set_size(size).expect("any size"))
+    let whole = size.next_multiple_of(Host::align(host.manner));
+    host.begin(0, 0)
+        .map(|()| host.memory.set_size(whole).expect("any size"))
         .err()
         .unwrap_or(0)
 }

@@ -70,6 +70,8 @@ pub struct Session {
     latched: bool,
     /// Whether a merge has failed, after which first writes go on to the origin.
     merge_failed: bool,
+    /// Whether opening has warned of the descriptor.
+    damaged: bool,
     value: u8,
 }
 
@@ -106,6 +108,7 @@ impl Session {
             asked: None,
             latched: false,
             merge_failed: false,
+            damaged: false,
             value: 0,
         };
         match session.open_chain() {
@@ -115,6 +118,7 @@ impl Session {
                 return None;
             }
         }
+        session.damaged = !session.image().warnings().is_empty();
         session.model = contents(session.image()).map(|bytes| Model::of(&bytes));
         session.restrict();
         Some(session)
@@ -250,7 +254,7 @@ impl Session {
 
     /// A damaged descriptor stays one, and a store in mode P may have been given up.
     fn may_be_corrupt(&self) -> bool {
-        self.options.ignore_damage || self.options.overflow() == OverflowMode::Persistent
+        self.damaged || self.options.overflow() == OverflowMode::Persistent
     }
 
     fn repair(&mut self, all: bool) -> bool {
