@@ -38,7 +38,7 @@ out=${CARGO_TARGET_DIR:-target}/fuzz
 mkdir -p "$out"
 out=$(cd "$out" && pwd)
 
-# What cargo-fuzz passes too. Where one of several cores is slow, libFuzzer's counters need no atomics: a target has one thread.
+# What cargo-fuzz passes too.
 flags=(-Cpasses=sancov-module --cfg fuzzing
     -Cllvm-args=-sanitizer-coverage-level=4
     -Cllvm-args=-sanitizer-coverage-inline-8bit-counters
@@ -67,8 +67,10 @@ longest() {
     esac
 }
 
-# Bounds that libFuzzer watches over; the targets have narrower ones for the heap.
-common=(-timeout=60 -rss_limit_mb=768 -print_final_stats=1)
+# Bounds that libFuzzer watches over; the targets have narrower ones for the heap. An input takes milliseconds, and a second for
+# chunks of 1 GiB, but the machine may be busy: the clock is no measure.
+# Long inputs are tried early: short ones are few operations.
+common=(-timeout=300 -rss_limit_mb=768 -len_control=5 -print_final_stats=1)
 
 run_target() {
     local target=$1 seconds=$2 log=$out/$1.log status
@@ -110,7 +112,7 @@ minimise() {
     local target=$1 merged=$out/merged/$1
     rm -rf "$merged"
     mkdir -p "$merged" "$out/corpus/$target" "fuzz/corpus/$target"
-    "$(binary "$target")" -merge=1 -timeout=60 "-max_len=$(longest "$target")" "$merged" \
+    "$(binary "$target")" -merge=1 -timeout=300 "-max_len=$(longest "$target")" "$merged" \
         "fuzz/corpus/$target" "$out/corpus/$target" > "$out/$target.log" 2>&1 || { failed "$target" "$out/$target.log"; return 1; }
     # Inputs that were a crash once keep their names and stay.
     find "fuzz/corpus/$target" -type f ! -name 'crash-*' -delete

@@ -78,10 +78,10 @@ enum Size {
 }
 
 impl Built {
-    /// Chunks of 512 bytes to 16 KiB mostly, all others too.
+    /// Chunks of 512 bytes to 16 KiB mostly. Larger ones take long: a writer and a check read the whole of the last area.
     fn chunk(&self) -> ChunkSize {
         let shift = match self.shift {
-            shift @ 0..32 => 9 + u32::from(shift) % 22,
+            shift @ 0..6 => 15 + u32::from(shift),
             shift => 9 + u32::from(shift) % 6,
         };
         ChunkSize::from_bytes(1 << shift).expect("a legal size")

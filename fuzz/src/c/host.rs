@@ -15,7 +15,7 @@ use super::made;
 pub struct Manner {
     pub fixed: bool,
     alignment: u8,
-    /// Transfers end after so many bytes, if not at 0.
+    /// Transfers end after so many bytes, and some more so that it does not take for ever; if not at 0.
     short: u16,
     zeroes: bool,
     discards: bool,
@@ -148,9 +148,9 @@ impl Host {
     /// How many bytes of so many are transferred.
     fn some(&self, len: u64) -> u64 {
         let align = Host::align(self.manner);
-        match u64::from(self.manner.short).next_multiple_of(align) {
+        match u64::from(self.manner.short) {
             0 => len,
-            short => len.min(short),
+            short => len.min((short + 200).next_multiple_of(align)),
         }
     }
 
