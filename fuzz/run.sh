@@ -61,7 +61,7 @@ binary() { echo "$build/$host/release/$1"; }
 # The longest input of a target, in bytes.
 longest() {
     case $1 in
-    open) echo 32768 ;;
+    open) echo 13312 ;;
     descriptor) echo 3200 ;;
     *) echo 2048 ;;
     esac
@@ -109,13 +109,16 @@ run_corpus() {
 }
 
 minimise() {
-    local target=$1 merged=$out/merged/$1
+    local target=$1 merged=$out/merged/$1 most
+    most=$(longest "$target")
+    # The rest of a file is mostly zeros, and is made again.
+    [ "$target" != open ] || most=3072
     rm -rf "$merged"
     mkdir -p "$merged" "$out/corpus/$target" "fuzz/corpus/$target"
-    "$(binary "$target")" -merge=1 -timeout=300 "-max_len=$(longest "$target")" "$merged" \
+    "$(binary "$target")" -merge=1 -timeout=300 "-max_len=$most" "$merged" \
         "fuzz/corpus/$target" "$out/corpus/$target" > "$out/$target.log" 2>&1 || { failed "$target" "$out/$target.log"; return 1; }
-    # Inputs that were a crash once keep their names and stay.
-    find "fuzz/corpus/$target" -type f ! -name 'crash-*' -delete
+    # Inputs that were a crash once keep their names and stay, and so do those that others are to begin from.
+    find "fuzz/corpus/$target" -type f ! -name 'crash-*' ! -name 'seed-*' -delete
     cp "$merged"/* "fuzz/corpus/$target/"
 }
 

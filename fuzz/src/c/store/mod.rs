@@ -366,6 +366,10 @@ impl Stage {
                 let Ok(run) = filled(|out| ffi::dmsnap_store_next_run(store, chunk, out)) else {
                     break;
                 };
+                // Behind the last one there is an empty run.
+                if run.count == 0 {
+                    break;
+                }
                 assert!(run.old_chunk >= chunk && run.count > 0, "{run:?}");
                 chunk = run.old_chunk + run.count;
             }
