@@ -9,9 +9,11 @@ export PATH="$PATH:/usr/sbin:/sbin"
 cargo=${CARGO:-cargo}
 unset CARGO
 
-all=(format clippy documentation manual release rust ffi demo qemu)
+all=(format clippy documentation manual release rust interleavings ffi demo qemu)
 
-stage_format() { "$cargo" fmt --check; }
+stage_format() {
+    "$cargo" fmt --check && "$cargo" fmt --check --manifest-path tests/interleavings/Cargo.toml
+}
 
 # Twice: as everybody builds it, and as a Rust program does that wants neither the C ABI nor the tool.
 stage_clippy() {
@@ -33,6 +35,9 @@ stage_manual() {
 stage_release() { "$cargo" build --locked --release; }
 
 stage_rust() { tests/kernel/setup.sh && "$cargo" test --locked --no-fail-fast; }
+
+# The library once more, on locks that explore the orders in which threads may run.
+stage_interleavings() { tests/interleavings.sh; }
 
 stage_ffi() { ffi-tests/run.sh; }
 

@@ -1,8 +1,8 @@
 //! Putting a new layer on top of an open image.
 
+use crate::sync::Arc;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use super::create::{create_file, format_storage, random_uuid};
 use super::layer::Layer;

@@ -3,7 +3,7 @@
 //! Pins are counted in two phases. A chunk that is freed waits until every pin taken before has been released; for that it is
 //! enough that the phase of that time drains, and new pins are counted in the other phase meanwhile, so waiting ends under any load.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 /// Proof that ranges the store handed out are in use. Give it back with [`Pins::unpin`].
 #[derive(Debug)]

@@ -1,6 +1,6 @@
 //! Plans: what the store asks its host to do, and in which order.
 
-use std::sync::Arc;
+use crate::sync::Arc;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::units::ByteRange;
