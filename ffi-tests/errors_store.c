@@ -160,6 +160,8 @@ static void loading(void)
     OK(dmsnap_loader_next_plan(loader, &plan));
     FAIL(dmsnap_plan_supply(plan, 0, garbage, 5), EINVAL, INVALID_ARGUMENT, "5 supplied");
     FAIL(dmsnap_plan_supply(plan, 7, garbage, 5), EINVAL, INVALID_ARGUMENT, "step 7");
+    /* Refused before a byte is looked at: there are not that many. */
+    FAIL(dmsnap_plan_supply(plan, 0, garbage, (size_t)1 << 46), EINVAL, INVALID_ARGUMENT, "supplied");
     OK(dmsnap_plan_supply(plan, 0, garbage, sizeof(garbage)));
     FAIL(dmsnap_loader_finish_plan(loader, plan), EINVAL, INVALID_FORMAT, "67 67 67 67");
     /* The same, read straight into the plan. */

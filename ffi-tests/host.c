@@ -516,6 +516,8 @@ static int write_piece(struct host *host, const char *buffer, uint64_t len, uint
 static int write_or_zero_range(struct host *host, const char *buffer, uint64_t len,
                                uint64_t offset)
 {
+    bool commit;
+
     while (len > 0) {
         uint64_t done;
         int result = write_piece(host, buffer, len, offset, &done);
@@ -529,7 +531,10 @@ static int write_or_zero_range(struct host *host, const char *buffer, uint64_t l
         offset += done;
         len -= done;
     }
-    return dmsnap_store_should_commit(host->store) ? host_flush(host) : 0;
+    pthread_rwlock_rdlock(&host->lock);
+    commit = dmsnap_store_should_commit(host->store);
+    pthread_rwlock_unlock(&host->lock);
+    return commit ? host_flush(host) : 0;
 }
 
 int host_write(struct host *host, const void *buffer, uint64_t len, uint64_t offset)

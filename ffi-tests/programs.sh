@@ -12,4 +12,6 @@ declare -A programs=(
     [threads_store]="threads_store.c host.c"
     [store_host]="store_host.c host.c"
     [cxx]="cxx.cpp"
+    [hostile_arguments]="hostile_arguments.c host.c"
+    [hostile_host]="hostile_host.c"
 )

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Builds the C and C++ programs of this directory against an installed copy of the library and runs
-# them: linked shared and static, under valgrind, and with AddressSanitizer. Compares the exported
-# symbols with the header, and with what the programs use.
+# them: linked shared and static, under valgrind, and with AddressSanitizer and, for their own code,
+# UndefinedBehaviorSanitizer; those with several threads with ThreadSanitizer too. Compares the
+# exported symbols with the header, and with what the programs use.
 #
 # `ffi-tests/run.sh [NAME...]` runs only the programs named. The last line counts; the exit status
 # is 0 only if nothing failed.
@@ -51,7 +52,9 @@ static_flags=("${static_flags[@]/#-ldmsnap/-l:libdmsnap.a}")
 strict=(-g -Wall -Wextra -Wpedantic -Werror)
 c_flags=(-std=c99 -D_XOPEN_SOURCE=700 "${strict[@]}")
 cxx_flags=(-std=c++17 "${strict[@]}")
-sanitize=(-fsanitize=address -fno-omit-frame-pointer)
+sanitize=("-fsanitize=address,undefined" -fno-sanitize-recover=all -fno-omit-frame-pointer)
+
+watch=(-fsanitize=thread -fno-builtin "${shared_flags[@]}")
 
 # compile OUTPUT SOURCES... -- FLAGS...
 compile() {
@@ -63,7 +66,7 @@ compile() {
     done
     shift
     [[ ${sources[0]} != *.cpp ]] || compiler=("${CXX:-c++}" "${cxx_flags[@]}")
-    "${compiler[@]}" "${sources[@]}" -o "$output" "$@" -lpthread -ldl
+    "${compiler[@]}" -I"$work" "${sources[@]}" -o "$output" "$@" -lpthread -ldl
 }
 
 # Each run has a directory of its own, so that no file of another one is met.
@@ -86,6 +89,8 @@ run_valgrind() {
 # With the library that has the sanitizer too.
 run_sanitized() { ASAN_OPTIONS=detect_leaks=1 LD_LIBRARY_PATH=$work/sanitized in_directory "$@"; }
 
+run_watched() { LD_LIBRARY_PATH=$work/tsan in_directory "$@"; }
+
 needs() { readelf -d "$1" | grep NEEDED; }
 
 is_linked_static() { [[ $(needs "$1") != *libdmsnap* ]]; }
@@ -95,15 +100,15 @@ is_linked_shared() { [[ $(needs "$1") == *libdmsnap.so.0* ]]; }
 # The sanitizer is in there, not only on the command line.
 is_sanitized() { [[ $(nm -D "$1") == *__asan_init* ]]; }
 
-# The same library with the sanitizer in its Rust code. The option is not a stable one of rustc, so
+# build_with NAME RUSTFLAGS: the same library with a sanitizer in its Rust code. The option is not a stable one of rustc, so
 # it has to be unlocked.
-build_sanitized() {
+build_with() {
     local host
     host=$(rustc -vV | sed -n 's/^host: //p')
-    RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address "${CARGO:-cargo}" rustc --locked --lib --crate-type cdylib \
-        --no-default-features --features capi --target "$host" --target-dir "$target/sanitized" &&
-        mkdir -p "$work/sanitized" &&
-        cp "$target/sanitized/$host/debug/libdmsnap.so" "$work/sanitized/libdmsnap.so.0"
+    RUSTC_BOOTSTRAP=1 RUSTFLAGS=$2 "${CARGO:-cargo}" rustc --locked --lib --crate-type cdylib \
+        --no-default-features --features capi --target "$host" --target-dir "$target/$1" &&
+        mkdir -p "$work/$1" &&
+        cp "$target/$1/$host/debug/libdmsnap.so" "$work/$1/libdmsnap.so.0"
 }
 
 # Runs what has to fail with these words.
@@ -114,7 +119,7 @@ complains() {
 }
 
 tools() {
-    try "the library builds with the sanitizer" build_sanitized
+    try "the library builds with the sanitizer" build_with sanitized -Zsanitizer=address
     try "the library has the sanitizer" is_sanitized "$work/sanitized/libdmsnap.so.0"
     try "canary builds" compile "$work/canary" canary.c -- "${shared_flags[@]}"
     try "canary builds, sanitized" compile "$work/canary.asan" canary.c -- "${sanitize[@]}" "${shared_flags[@]}"
@@ -137,6 +142,22 @@ program() {
     try "$name, sanitized" run_sanitized "$work/$name.asan"
 }
 
+# ThreadSanitizer. The standard library is not compiled with it; src/sync/spinning.rs says what that takes.
+race_tools() {
+    try "the library builds with ThreadSanitizer" build_with tsan \
+        "--cfg tsan -Zsanitizer=thread -Cunsafe-allow-abi-mismatch=sanitizer"
+    try "canary_race builds" compile "$work/canary_race" canary_race.c tsan.c -- "${watch[@]}"
+    try "ThreadSanitizer sees a race in the library" complains "data race" run_watched "$work/canary_race"
+}
+
+# A program with several threads.
+racing() {
+    local name=$1
+    shift
+    try "$name builds, ThreadSanitizer" compile "$work/$name.tsan" "$@" tsan.c -- "${watch[@]}"
+    try "$name, ThreadSanitizer" run_watched "$work/$name.tsan"
+}
+
 # Loads the library by itself, so it is linked with nothing.
 loader() {
     local name=$1
@@ -150,11 +171,23 @@ loader() {
 
 exported() { nm -D --defined-only "$library" | awk '{ print $3 }' | sort; }
 
+# The declarations of all functions, one a line.
+declarations() {
+    "${CC:-cc}" -E -P -xc "$header" | tr '\n' ' ' | sed 's/;/;\n/g; s/  */ /g' | grep -E '^ *[a-z_].*dmsnap_[a-z_0-9]+\('
+}
+
+# A call of every function, for hostile_arguments.c.
+write_calls() { declarations | awk -f "$here/calls.awk" > "$work/calls.inc"; }
+
+called() { sed -n 's/^    {"\(dmsnap_[a-z_0-9]*\)",.*/\1/p' "$work/calls.inc" | sort; }
+
 declared() { grep -Eo '^[a-z].*\bdmsnap_[a-z_0-9]+\(' "$header" | grep -Eo 'dmsnap_[a-z_0-9]+\($' | tr -d '(' | sort; }
 
 used() {
     local name
     for name in "${!programs[@]}"; do
+        # This one calls everything, and means nothing by it.
+        [ "$name" != hostile_arguments ] || continue
         nm -D --undefined-only "$work/$name" | awk '{ print $2 }' | grep '^dmsnap_'
     done | sort -u
 }
@@ -165,6 +198,8 @@ symbols() {
     exported > "$work/exported"
     declared > "$work/declared"
     try "exported symbols are the header's functions" same "$work/declared" "$work/exported"
+    called > "$work/called"
+    try "every exported function is called with hostile arguments" same "$work/called" "$work/exported"
     try "the SONAME is libdmsnap.so.0" grep -q 'SONAME.*\[libdmsnap.so.0\]' <(readelf -d "$library")
     try "pkg-config tells the header's version" \
         test "$(pkg-config --modversion dmsnap)" = "$(version_of_header)"
@@ -203,6 +238,7 @@ readme() {
 
 reads_again() { [ "$("$@")" = again ]; }
 
+write_calls
 if [ $# -gt 0 ]; then
     names=("$@")
 else
@@ -211,6 +247,7 @@ else
     headers
 fi
 tools
+[[ ${names[*]} != *threads* ]] || race_tools
 if [ $# -eq 0 ]; then
     loader dlopen_thread dlopen_thread.c
     readme
@@ -218,9 +255,12 @@ fi
 for name in "${names[@]}"; do
     read -ra sources <<< "${programs[$name]:?no program $name}"
     program "$name" "${sources[@]}"
+    [[ $name != *threads* ]] || racing "$name" "${sources[@]}"
 done
 [ $# -gt 0 ] || every_function
 
+# For `make torture`: programs that ran with a sanitizer or under valgrind.
+[ -z "${DMSNAP_COUNTS:-}" ] || echo "memory sanitized-programs $((2 * ${#names[@]}))" >> "$DMSNAP_COUNTS"
 [ ${#failures[@]} -eq 0 ] || printf 'failed: %s\n' "${failures[@]}"
 echo "ffi-tests: $passed passed, ${#failures[@]} failed"
 [ ${#failures[@]} -eq 0 ]

@@ -1,4 +1,5 @@
 //! One error type: a stable kind, where it happened, what was expected, and the cause.
+#![forbid(unsafe_code)]
 
 use std::fmt;
 use std::io;

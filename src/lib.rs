@@ -49,6 +49,7 @@ pub mod format;
 pub mod image;
 pub mod storage;
 pub mod store;
+mod sync;
 #[cfg(feature = "test-util")]
 pub mod testing;
 pub mod units;

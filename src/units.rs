@@ -2,6 +2,7 @@
 //!
 //! Every address space has its own type, so an origin chunk cannot be mistaken for a COW chunk. Conversions are methods
 //! and check for overflow where a value may come from a file or a caller.
+#![forbid(unsafe_code)]
 
 use std::fmt;
 

@@ -15,12 +15,16 @@ use source::{Token, modules_named, tokens};
 
 /// Top-level module, and those it may use.
 const ALLOWED: &[(&str, &[&str])] = &[
+    ("sync", &[]),
     ("error", &[]),
     ("units", &["error"]),
     ("format", &["units", "error"]),
-    ("storage", &["units", "error"]),
-    ("store", &["format", "units", "error"]),
-    ("image", &["store", "storage", "format", "units", "error"]),
+    ("storage", &["units", "error", "sync"]),
+    ("store", &["format", "units", "error", "sync"]),
+    (
+        "image",
+        &["store", "storage", "format", "units", "error", "sync"],
+    ),
     // What the tests of the table need; nothing may use it.
     ("testing", &["store", "units"]),
     (
@@ -29,8 +33,19 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ),
 ];
 
-/// Modules that promise the compiler to hold no unsafe code.
-const FORBID_UNSAFE: &[&str] = &["format", "store", "image"];
+/// Modules that promise the compiler to hold no unsafe code, with all below them.
+const FORBID_UNSAFE: &[&str] = &[
+    "format/mod.rs",
+    "store/mod.rs",
+    "image/mod.rs",
+    "units.rs",
+    "error.rs",
+    "sync/mod.rs",
+    "storage/testing.rs",
+];
+
+/// Modules of which some files hold unsafe code: each of the others promises it by itself.
+const FORBID_UNSAFE_BESIDE: &[(&str, &[&str])] = &[("storage", &["file", "testing"])];
 
 /// Where unsafe code may stand: system calls, and the C boundary.
 const UNSAFE_HERE: &[&str] = &["storage/file", "ffi/"];
@@ -158,14 +173,42 @@ fn test_unsafe_code_stands_only_at_the_borders() {
             }
         }
     }
-    for module in FORBID_UNSAFE {
-        let path = format!("{module}/mod.rs");
-        let file = source_files()
-            .into_iter()
-            .find(|file| file.path == path)
-            .unwrap();
-        if !file.text.contains("#![forbid(unsafe_code)]") {
+    for file in source_files() {
+        let module = file.module();
+        let of_its_own = FORBID_UNSAFE_BESIDE
+            .iter()
+            .any(|(top, but)| match &module[..] {
+                [first, second, ..] => first == top && !but.contains(&second.as_str()),
+                _ => false,
+            });
+        let promises = of_its_own || FORBID_UNSAFE.contains(&file.path.as_str());
+        if promises && !file.text.contains("#![forbid(unsafe_code)]") {
+            let path = &file.path;
             violations.push(format!("src/{path}: lacks #![forbid(unsafe_code)]"));
+        }
+    }
+    report(&violations);
+}
+
+/// Else the schedules of tests/interleavings would not see them.
+#[test]
+fn test_locks_and_atomics_come_from_one_place() {
+    let mut violations = Vec::new();
+    for file in source_files() {
+        let top = &file.module()[0];
+        if !["storage", "store", "image"].contains(&top.as_str()) || file.path.contains("testing") {
+            continue;
+        }
+        // Tests may use what they like, and stand last.
+        let code = file.text.split("\nmod tests {").next().unwrap_or_default();
+        for (number, line) in code.lines().enumerate() {
+            if line.contains("std::sync") {
+                let path = &file.path;
+                violations.push(format!(
+                    "src/{path}:{}: std::sync, not crate::sync",
+                    number + 1
+                ));
+            }
         }
     }
     report(&violations);

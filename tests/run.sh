@@ -9,9 +9,12 @@ export PATH="$PATH:/usr/sbin:/sbin"
 cargo=${CARGO:-cargo}
 unset CARGO
 
-all=(format clippy documentation manual release rust fuzz ffi demo qemu)
+all=(format clippy documentation manual release rust fuzz interleavings ffi demo qemu)
 
-stage_format() { "$cargo" fmt --check && "$cargo" fmt --check --manifest-path fuzz/Cargo.toml; }
+stage_format() {
+    "$cargo" fmt --check && "$cargo" fmt --check --manifest-path fuzz/Cargo.toml &&
+        "$cargo" fmt --check --manifest-path tests/interleavings/Cargo.toml
+}
 
 # Twice: as everybody builds it, and as a Rust program does that wants neither the C ABI nor the tool.
 stage_clippy() {
@@ -36,6 +39,9 @@ stage_rust() { tests/kernel/setup.sh && "$cargo" test --locked --no-fail-fast; }
 
 # The corpus, then 10 s for each target. Found by chance is found all the same: the seed is in the log.
 stage_fuzz() { fuzz/run.sh corpus && fuzz/run.sh 25; }
+
+# The library once more, on locks that explore the orders in which threads may run.
+stage_interleavings() { tests/interleavings.sh; }
 
 stage_ffi() { ffi-tests/run.sh; }
 

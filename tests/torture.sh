@@ -52,7 +52,12 @@ part_faults() { torture_tests torture_faults; }
 part_fuzz() { fuzz/run.sh "$share"; }
 part_kernel() { tests/kernel/setup.sh && torture_tests kernel; }
 part_repair() { tests/kernel/setup.sh && torture_tests torture_repair; }
-part_threads() { torture_tests torture_threads; }
+part_threads() {
+    local status=0
+    share=$((share * 3 / 4)) torture_tests torture_threads || status=1
+    tests/interleavings.sh $((share / 4)) || status=1
+    return $status
+}
 part_memory() { tests/memory.sh "$share"; }
 
 # One line: the sums of what a part has counted, and how many of its steps failed.

@@ -208,7 +208,7 @@ pub unsafe extern "C" fn dmsnap_plan_supply(
         let plan = need(plan, "plan")?;
         // SAFETY: the contract with C.
         let data = unsafe { bytes(data, len) }?;
-        plan.plan.supply(index, data.to_vec())
+        plan.plan.supply_copy(index, data)
     })
 }
 

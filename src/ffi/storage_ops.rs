@@ -162,8 +162,15 @@ fn counted(result: i64) -> io::Result<usize> {
     }
 }
 
+/// A result of the host that counts nothing. A positive one is a mistake, most likely an errno without its sign: to take that for success
+/// would be to call durable what was not flushed.
 fn done(result: c_int) -> io::Result<()> {
-    counted(result.into()).map(|_| ())
+    match counted(result.into())? {
+        0 => Ok(()),
+        _ => Err(io::Error::other(format!(
+            "the callback returned {result}, which is neither 0 nor a negative errno"
+        ))),
+    }
 }
 
 /// Buffers as C takes them. Both slices have the layout of an array of `struct iovec`, as the
@@ -301,5 +308,17 @@ mod tests {
         assert_eq!(error.kind(), ErrorKind::InvalidArgument);
         assert!(error.to_string().contains("preadv"), "{error}");
         assert_eq!(frees.load(Ordering::Relaxed), 1);
+    }
+
+    /// It is most likely an errno that lacks its sign: a flush that failed would pass for one that succeeded.
+    #[test]
+    fn test_a_positive_answer_is_no_success() {
+        done(0).unwrap();
+        assert_eq!(
+            done(-libc::EIO).unwrap_err().raw_os_error(),
+            Some(libc::EIO)
+        );
+        let error = done(libc::EIO).unwrap_err();
+        assert!(error.to_string().contains("returned 5"), "{error}");
     }
 }

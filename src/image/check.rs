@@ -1,7 +1,7 @@
 //! Checking a layer, and repairing what can be repaired without guessing.
 
+use crate::sync::Arc;
 use std::path::Path;
-use std::sync::Arc;
 
 use super::layer::Layer;
 use super::node::{Node, Origin};

@@ -1,6 +1,6 @@
 //! Closing, and the jobs that end a store's content.
 
-use std::sync::atomic::Ordering;
+use crate::sync::atomic::Ordering;
 
 use super::Image;
 use super::handle::Inner;

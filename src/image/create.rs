@@ -1,9 +1,9 @@
 //! Creating an image.
 
+use crate::sync::Arc;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
-use std::sync::Arc;
 
 use super::node::Node;
 use super::open::{load_store, open_file};

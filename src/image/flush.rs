@@ -1,7 +1,7 @@
 //! Durability: commits of what the store has pending, shared by those who flush at the same time.
 
-use std::sync::atomic::Ordering;
-use std::sync::{Condvar, Mutex, PoisonError};
+use crate::sync::atomic::Ordering;
+use crate::sync::{Condvar, Mutex, PoisonError};
 
 use super::layer::Layer;
 use crate::error::{Error, ErrorKind, Result};

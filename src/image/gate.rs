@@ -1,7 +1,7 @@
 //! The gate that everything which changes content passes, so that a snapshot can hold it up for a moment.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 const CLOSED: u64 = 1;
 const ONE: u64 = 2;
@@ -87,7 +87,7 @@ impl Drop for Closed<'_> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(shuttle)))]
 mod tests {
     use std::sync::atomic::AtomicUsize;
     use std::sync::mpsc;

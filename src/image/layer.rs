@@ -1,8 +1,8 @@
 //! One layer: a store, the file it lives in, and what lies below.
 
+use crate::sync::atomic::AtomicBool;
+use crate::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::path::PathBuf;
-use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::flush::FlushRounds;
 use super::node::{Node, Origin};

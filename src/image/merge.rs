@@ -1,7 +1,7 @@
 //! Merging the top layer into its origin.
 
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use crate::sync::Arc;
+use crate::sync::atomic::Ordering;
 
 use super::Image;
 use super::handle::{Inner, JobSlot};

@@ -1,9 +1,9 @@
 //! What lies below a layer.
 
+use crate::sync::Arc;
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::io::{IoSlice, IoSliceMut};
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::bufs::{total_mut, with_part_mut};
 use super::copy::{self, Scratch};

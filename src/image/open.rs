@@ -1,8 +1,8 @@
 //! Opening an image and the chain below it.
 
+use crate::sync::Arc;
+use crate::sync::atomic::Ordering;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use super::handle::Inner;
 use super::layer::Layer;

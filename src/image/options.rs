@@ -1,7 +1,7 @@
 //! Options of open and create.
 
+use crate::sync::Arc;
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use super::Image;
 use crate::format::{Descriptor, Uuid};

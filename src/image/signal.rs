@@ -1,7 +1,7 @@
 //! Waiting for something to change, without a lock around what changes.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex, PoisonError};
+use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::{Condvar, Mutex, PoisonError};
 
 /// A counter of changes that threads can wait on.
 ///

@@ -1,7 +1,7 @@
 //! Putting a new layer on top of an open image.
 
+use crate::sync::Arc;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use super::create::{create_file, format_storage, random_uuid};
 use super::layer::Layer;

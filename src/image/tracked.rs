@@ -1,7 +1,7 @@
 //! A storage that knows whether there is anything to flush.
 
+use crate::sync::atomic::{AtomicBool, Ordering};
 use std::io::{IoSlice, IoSliceMut};
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::flush::FlushRounds;
 use crate::error::{Error, ErrorKind, Result};

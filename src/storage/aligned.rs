@@ -3,6 +3,7 @@
 //! What is aligned goes straight through. The rest goes through a buffer of at most [`BOUNCE_SIZE`] bytes; a write that covers a
 //! block in part reads it first. Such a write excludes every other write to its blocks, or one of the two would be lost: also a
 //! write of whole blocks, which the stale rest of the read block would undo.
+#![forbid(unsafe_code)]
 
 use std::io::{IoSlice, IoSliceMut};
 

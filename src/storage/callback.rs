@@ -1,9 +1,10 @@
 //! A storage that the host program supplies.
+#![forbid(unsafe_code)]
 
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::cell::RefCell;
 use std::fmt;
 use std::io::{self, IoSlice, IoSliceMut};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::aligned::{AlignedIo, Alignment};
 use super::transfer::{self, Transport, keep_size};

@@ -13,9 +13,9 @@ mod zeros;
 #[cfg(any(test, feature = "test-util"))]
 pub mod testing;
 
+use crate::sync::Arc;
 use std::fmt::Debug;
 use std::io::{IoSlice, IoSliceMut};
-use std::sync::Arc;
 
 use crate::error::Result;
 use crate::units::ByteRange;

@@ -1,8 +1,9 @@
 //! Sparse bytes in memory whose copies share what has not changed since.
+#![forbid(unsafe_code)]
 
+use crate::sync::Arc;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
 
 use super::StorageExtent;
 use crate::units::ByteRange;

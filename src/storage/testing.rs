@@ -1,4 +1,5 @@
 //! Storages for tests: they record, count, hold or fail what passes through them. Only with the feature `test-util`.
+#![forbid(unsafe_code)]
 
 mod counting;
 mod fault;

@@ -1,4 +1,5 @@
 //! Transfers of all bytes over something that may move fewer at a time.
+#![forbid(unsafe_code)]
 
 use std::cmp::Ordering;
 use std::io::{self, IoSlice, IoSliceMut};

@@ -4,8 +4,9 @@
 //! over it as its origin, a check, somebody who makes a new store there. Those count themselves here. They may meet under the rules of
 //! the lock: one who writes is alone, those who rely on the content meet each other, and who only looks meets everybody. The storage's
 //! own lock is as strong as the strongest of them asks for.
+#![forbid(unsafe_code)]
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use crate::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{LockMode, SharedStorage, Storage};
 use crate::error::{Error, ErrorKind, Result};

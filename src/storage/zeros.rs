@@ -1,4 +1,5 @@
 //! Zeros written by hand, where nothing better exists.
+#![forbid(unsafe_code)]
 
 use std::io::IoSlice;
 

@@ -1,6 +1,6 @@
 //! Making a new store, and how large one gets.
 
-use std::sync::Arc;
+use crate::sync::Arc;
 
 use super::plan::{Device, Plan, Purpose, Step};
 use crate::error::{Error, ErrorKind, Result};

@@ -1,6 +1,6 @@
 //! Giving a snapshot up for ever.
 
-use std::sync::Arc;
+use crate::sync::Arc;
 
 use super::job::Job;
 use super::plan::{Device, Purpose, Step};

@@ -4,8 +4,8 @@
 //! readable: what lies behind the terminator of the current area is zero before a record is put there, and an area that becomes
 //! reachable by a write was made durable before that write.
 
+use crate::sync::Arc;
 use std::ops::Range;
-use std::sync::Arc;
 
 use super::plan::{Device, Step};
 use crate::error::{Error, ErrorKind, Result};

@@ -3,7 +3,7 @@
 //! Pins are counted in two phases. A chunk that is freed waits until every pin taken before has been released; for that it is
 //! enough that the phase of that time drains, and new pins are counted in the other phase meanwhile, so waiting ends under any load.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 /// Proof that ranges the store handed out are in use. Give it back with [`Pins::unpin`].
 #[derive(Debug)]
@@ -44,9 +44,13 @@ impl Pins {
 
     /// Releases a pin. Returns whether the store waits for this, so that the host should wake those who got "wait".
     pub fn unpin(&self, pin: Pin) -> bool {
-        let before = self.counts[pin.phase & 1].fetch_sub(1, Ordering::SeqCst);
-        debug_assert!(before > 0, "pin released twice");
-        before == 1 && self.awaited.load(Ordering::SeqCst)
+        let count = &self.counts[pin.phase & 1];
+        let before = count.fetch_sub(1, Ordering::SeqCst);
+        if before == 0 {
+            // Released twice across a C boundary: a count below zero would have freed chunks wait for ever.
+            count.fetch_add(1, Ordering::SeqCst);
+        }
+        before <= 1 && self.awaited.load(Ordering::SeqCst)
     }
 
     /// Sequentially consistent with the counts: who sets this and then finds a pin is told when that goes.
@@ -84,6 +88,22 @@ mod tests {
         pins.flip();
         assert!(!pins.older_is_drained());
         assert!(pins.unpin(second));
+        assert!(pins.older_is_drained());
+    }
+
+    /// Where C keeps pins as numbers, one may be released twice, or be none.
+    #[test]
+    fn test_a_pin_that_is_not_out_is_not_missed() {
+        let pins = Pins::default();
+        for raw in [0, 1, u64::MAX] {
+            assert!(!pins.unpin(Pin::from_raw(raw)));
+            assert!(pins.older_is_drained());
+            pins.flip();
+        }
+        let pin = pins.pin();
+        pins.flip();
+        assert!(!pins.older_is_drained());
+        assert!(!pins.unpin(pin));
         assert!(pins.older_is_drained());
     }
 }

@@ -1,6 +1,6 @@
 //! Plans: what the store asks its host to do, and in which order.
 
-use std::sync::Arc;
+use crate::sync::Arc;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::units::ByteRange;
@@ -159,16 +159,28 @@ impl Plan {
     /// # Errors
     /// [`ErrorKind::InvalidArgument`] if that step is no read or wants another number of bytes.
     pub fn supply(&mut self, index: usize, bytes: Vec<u8>) -> Result<()> {
-        let (wanted, slot) = self.read_slot(index)?;
-        if bytes.len() as u64 != wanted {
-            let message = format!(
-                "step {index} reads {wanted} bytes, {} supplied",
-                bytes.len()
-            );
-            return Err(Error::new(ErrorKind::InvalidArgument, message));
-        }
+        let slot = self.slot_for(index, bytes.len())?;
         *slot = Some(bytes);
         Ok(())
+    }
+
+    /// As [`Plan::supply`], for bytes that are borrowed. None is looked at unless they are as many as were asked for.
+    ///
+    /// # Errors
+    /// As [`Plan::supply`], and [`ErrorKind::NoMemory`].
+    pub fn supply_copy(&mut self, index: usize, bytes: &[u8]) -> Result<()> {
+        self.slot_for(index, bytes.len())?;
+        self.buffer(index)?.copy_from_slice(bytes);
+        Ok(())
+    }
+
+    fn slot_for(&mut self, index: usize, len: usize) -> Result<&mut Option<Vec<u8>>> {
+        let (wanted, slot) = self.read_slot(index)?;
+        if len as u64 == wanted {
+            return Ok(slot);
+        }
+        let message = format!("step {index} reads {wanted} bytes, {len} supplied");
+        Err(Error::new(ErrorKind::InvalidArgument, message))
     }
 
     /// A place of the plan's own for the bytes that step `index`, a [`Step::Read`], asks for: whoever reads straight into it need not
@@ -249,6 +261,9 @@ mod tests {
         let reads = plan.reads().unwrap();
         assert_eq!(reads[0].1, b"copy");
         assert_eq!(reads[1].1, b"read");
+        assert!(plan.supply_copy(0, b"three").is_err());
+        plan.supply_copy(0, b"four").unwrap();
+        assert_eq!(plan.reads().unwrap()[0].1, b"four");
         for index in [2, 3, usize::MAX] {
             let error = plan.buffer(index).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::InvalidArgument);

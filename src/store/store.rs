@@ -1,7 +1,7 @@
 //! The store's state and what can be asked of it without changing it.
 
+use crate::sync::Arc;
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use super::alloc::{Allocator, Reclaim, Reservation};
 use super::chunk_set::ChunkSet;

@@ -8,11 +8,11 @@
 //! File systems that know no such locks at all (ENOSYS, EOPNOTSUPP, EINVAL) are used without: nobody could hold one there.
 //! ENOLCK is an error: a lock service that should answer does not.
 
+use crate::sync::atomic::Ordering;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::sync::atomic::Ordering;
 
 use super::{FileKind, FileStorage, sys};
 use crate::error::{Error, ErrorKind, Result};
@@ -144,7 +144,7 @@ impl FileStorage {
         let state = self
             .lock
             .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+            .unwrap_or_else(crate::sync::PoisonError::into_inner);
         state.enforced && state.mode != LockMode::None
     }
 
@@ -152,7 +152,7 @@ impl FileStorage {
         let mut state = self
             .lock
             .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+            .unwrap_or_else(crate::sync::PoisonError::into_inner);
         self.change_lock(&mut state, mode)?;
         if mode == LockMode::None {
             self.may_write.store(writable, Ordering::Relaxed);

@@ -1,12 +1,12 @@
 //! Opening files: by path or by descriptor, once more for writing, and what they turn out to be.
 
+use crate::sync::atomic::AtomicBool;
+use crate::sync::{Mutex, OnceLock};
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
-use std::sync::atomic::AtomicBool;
-use std::sync::{Mutex, OnceLock};
 
 use super::{FileKind, FileStorage, Handles, Missing, lock, sys};
 use crate::error::{Error, ErrorKind, Result};

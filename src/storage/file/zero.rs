@@ -1,8 +1,8 @@
 //! Zeroing and giving back space.
 
+use crate::sync::atomic::{AtomicBool, Ordering};
 use std::fs::File;
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::{FileKind, FileStorage, Handles, sys};
 use crate::error::{Error, Result};

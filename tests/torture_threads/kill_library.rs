@@ -2,23 +2,22 @@
 //!
 //! The test runs itself as the process to be killed. That one says which operation it begins and which flush has ended; operations
 //! follow from a seed, so this side knows what each of them does.
-#![allow(clippy::unwrap_used, reason = "a failed test is to stop")]
-
-mod image_common;
 
 use std::io::{BufRead, BufReader, Write};
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::path::Path;
 
 use dmsnap::{
     ByteRange, CheckOptions, CreateOptions, Format, Image, OpenOptions, OriginChoice, check,
 };
-use image_common::*;
+
+use crate::budget::{Budget, Random, count};
+use crate::image_common::*;
+use crate::kill::{again, kill, told};
 
 const SIZE: u64 = 2 << 20;
-const DIRECTORY: &str = "DMSNAP_TEST_KILL_DIRECTORY";
-const SEED: &str = "DMSNAP_TEST_KILL_SEED";
-const ROUNDS: u64 = 40;
+const TEST: &str = "kill_library::torture_a_killed_process_loses_nothing_flushed";
+/// Kills, one after the other, of processes that work on one disk.
+const KILLS: u64 = 12;
 
 #[derive(Clone, Copy, Debug)]
 enum Step {
@@ -95,17 +94,7 @@ fn work(directory: &Path, seed: u64) -> ! {
 
 /// Runs the worker until it has said so many lines. Returns the operations begun, and how many of them are durable.
 fn run_and_kill(directory: &Path, seed: u64, lines: usize) -> (u64, u64) {
-    let mut child = Command::new(std::env::current_exe().unwrap())
-        .args([
-            "--exact",
-            "test_a_killed_process_loses_nothing_flushed",
-            "--nocapture",
-        ])
-        .env(DIRECTORY, directory)
-        .env(SEED, seed.to_string())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut child = again(TEST, directory, seed).spawn().unwrap();
     let mut output = BufReader::new(child.stdout.take().unwrap());
     let (mut begun, mut durable) = (0, 0);
     let mut line = String::new();
@@ -121,71 +110,91 @@ fn run_and_kill(directory: &Path, seed: u64, lines: usize) -> (u64, u64) {
         }
         said += usize::from(matches!(words[..], ["begin" | "durable" | "batch", ..]));
         if said == lines {
-            child.kill().unwrap();
+            let _ = child.kill();
         }
         line.clear();
     }
+    let status = kill(&mut child);
     assert!(
-        !child.wait().unwrap().success() && said >= lines,
+        !status.success() && said >= lines,
         "it was killed, it did not fail"
     );
     (begun, durable)
 }
 
-#[test]
-fn test_a_killed_process_loses_nothing_flushed() {
-    if let Some(directory) = std::env::var_os(DIRECTORY) {
-        let seed = std::env::var(SEED).unwrap().parse().unwrap();
-        work(&PathBuf::from(directory), seed);
+/// A disk, and what it holds.
+struct Disk<'a> {
+    path: &'a Path,
+    content: Vec<u8>,
+}
+
+impl Disk<'_> {
+    fn new(path: &Path) -> Disk<'_> {
+        let content = pattern(1, SIZE as usize);
+        std::fs::write(path.join("base"), &content).unwrap();
+        let options = CreateOptions::new()
+            .chunk_size(chunk(4096))
+            .origin("base", Format::Raw);
+        Image::create(path.join("layer"), &options).unwrap();
+        Disk { path, content }
     }
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path();
-    let mut disk = pattern(1, SIZE as usize);
-    std::fs::write(path.join("base"), &disk).unwrap();
-    let options = CreateOptions::new()
-        .chunk_size(chunk(4096))
-        .origin("base", Format::Raw);
-    Image::create(path.join("layer"), &options).unwrap();
-    let mut merged = 0;
-    for seed in 0..ROUNDS {
-        let lines = (seed as usize * 37) % 120 + 1;
-        let (begun, durable) = run_and_kill(path, seed, lines);
-        (0..durable).for_each(|index| apply(step(seed, index), &mut disk));
-        merged += (0..begun)
-            .filter(|&index| matches!(step(seed, index), Step::Merge))
-            .count();
-        let mut possible = vec![disk.clone()];
+
+    /// One process that works until it is killed. Gives how many merges it had begun.
+    fn kill(&mut self, seed: u64, lines: usize) -> usize {
+        let (begun, durable) = run_and_kill(self.path, seed, lines);
+        (0..durable).for_each(|index| apply(step(seed, index), &mut self.content));
+        let mut possible = vec![self.content.clone()];
         for index in durable..begun {
             let mut next = possible.last().unwrap().clone();
             apply(step(seed, index), &mut next);
             possible.push(next);
         }
-        let outcome = check(path.join("layer"), &CheckOptions::new()).unwrap();
+        let outcome = check(self.path.join("layer"), &CheckOptions::new()).unwrap();
+        let findings = outcome.report.findings;
         assert_eq!(
             outcome.remaining_corruptions, 0,
-            "{:?}",
-            outcome.report.findings
+            "seed {seed}: {findings:?}"
         );
-        let image = open_layer(path);
+        let image = open_layer(self.path);
         let found = contents(&image);
         for (at, byte) in found.iter().enumerate() {
             let allowed = possible.iter().any(|disk| disk[at] == *byte);
             assert!(
                 allowed,
-                "round {seed}, {durable} of {begun}: byte {at} is {byte:#x}"
+                "seed {seed}, {durable} of {begun}: byte {at} is {byte:#x}"
             );
         }
-        disk = found;
+        self.content = found;
         image.close().unwrap();
+        let steps = (0..begun).map(|index| step(seed, index));
+        steps.filter(|step| matches!(step, Step::Merge)).count()
+    }
+
+    fn finish(self) {
+        let image = open_layer(self.path);
+        image.merge(&mut |_| true).unwrap();
+        assert_same(&contents(&image), &self.content, "merged at last");
+        drop(image);
+        let origin = std::fs::read(self.path.join("base")).unwrap();
+        assert_same(&origin, &self.content, "the origin");
+    }
+}
+
+#[test]
+fn torture_a_killed_process_loses_nothing_flushed() {
+    if let Some((directory, seed)) = told() {
+        work(&directory, seed);
+    }
+    let mut merged = 0;
+    for case in Budget::cases(3) {
+        let (directory, mut random) = (tempfile::tempdir().unwrap(), Random(case));
+        let mut disk = Disk::new(directory.path());
+        for _ in 0..KILLS {
+            let lines = 1 + random.below(120) as usize;
+            merged += disk.kill(random.next(), lines);
+            count("threads", "kills", 1);
+        }
+        disk.finish();
     }
     assert!(merged > 0, "no merge was among the operations");
-    let image = open_layer(path);
-    image.merge(&mut |_| true).unwrap();
-    assert_same(&contents(&image), &disk, "merged at last");
-    drop(image);
-    assert_same(
-        &std::fs::read(path.join("base")).unwrap(),
-        &disk,
-        "the origin",
-    );
 }
