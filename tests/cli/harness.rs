@@ -83,6 +83,13 @@ impl Scratch {
         Scratch { directory }
     }
 
+    /// On a certain file system.
+    pub(crate) fn below(place: &Path) -> Scratch {
+        Scratch {
+            directory: tempfile::tempdir_in(place).expect("a directory"),
+        }
+    }
+
     pub(crate) fn directory(&self) -> &Path {
         self.directory.path()
     }
