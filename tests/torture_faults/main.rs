@@ -5,10 +5,14 @@
 #![allow(clippy::unwrap_used, reason = "a failed test is to stop")]
 
 mod bench;
+#[path = "../storage_common/devices.rs"]
+#[allow(dead_code, reason = "shared with other test programs")]
+mod block;
 #[path = "../common/budget.rs"]
 #[allow(dead_code, reason = "shared with other test programs")]
 mod budget;
 mod commands;
+mod full;
 #[path = "../cli/harness.rs"]
 #[allow(dead_code, reason = "shared with other test programs")]
 mod harness;
