@@ -20,6 +20,7 @@ mod harness;
 mod image_common;
 mod known;
 mod library;
+mod memory;
 mod parallel;
 mod random;
 mod shim;

@@ -4,11 +4,12 @@ use std::path::PathBuf;
 
 use dmsnap::format::{Descriptor, Header};
 use dmsnap::store::State;
+use dmsnap::units::OriginChunk;
 use dmsnap::{Image, ImageInfo, OpenOptions, OriginChoice, inspect};
 use serde::Serialize;
 
 use crate::args::{LayerFormat, OriginArgs};
-use crate::failure::{About, Result};
+use crate::failure::{About, Failure, Result};
 use crate::info::state_name;
 use crate::output::{self, OutputFormat};
 
@@ -107,14 +108,22 @@ fn exceptions(args: &Args) -> Result<Vec<Run>> {
         .origin(OriginChoice::Zeros)
         .lock(!args.force_share);
     let image = Image::open(&args.file, &options).about(&args.file)?;
-    let runs = image.exceptions().into_iter();
-    Ok(runs
-        .map(|(old, new, count)| Run {
+    let mut runs: Vec<Run> = Vec::new();
+    let mut from = OriginChunk(0);
+    while let Some((old, new, count)) = image.next_exceptions(from) {
+        // So many there are as the file says.
+        if runs.try_reserve(1).is_err() {
+            let message = format!("no memory for more than {} runs of exceptions", runs.len());
+            return Err(Failure::at(&args.file, message));
+        }
+        runs.push(Run {
             old_chunk: old.0,
             new_chunk: new.0,
             count,
-        })
-        .collect())
+        });
+        from = OriginChunk(old.0 + count);
+    }
+    Ok(runs)
 }
 
 /// The kernel's figure for what is handed out, in chunks.
