@@ -84,6 +84,7 @@ impl Scratch {
     }
 
     /// On a certain file system.
+    #[allow(dead_code, reason = "for another test program")]
     pub(crate) fn below(place: &Path) -> Scratch {
         Scratch {
             directory: tempfile::tempdir_in(place).expect("a directory"),

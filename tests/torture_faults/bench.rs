@@ -26,6 +26,9 @@ const PLACED: CallKinds = CallKinds::READ
     .union(CallKinds::WRITE_ZEROES)
     .union(CallKinds::DISCARD);
 
+/// Calls on the top layer after whose failure nothing more is committed, whatever they are for.
+const LATCHING: CallKinds = CallKinds::FLUSH;
+
 /// A fault, armed while something is done.
 #[derive(Clone, Debug)]
 pub(crate) struct Trouble {
@@ -307,10 +310,11 @@ impl Bench {
                 Err(error) => break Err(error),
             };
             number += 1;
-            let at = number * 17_000 % (self.disk.len() as u64 - 700);
+            let len = self.disk.len().min(700);
+            let at = number * 17_000 % (self.disk.len() - len + 1) as u64;
             let mut after = self.disk.clone();
-            let data = pattern(number, 700);
-            after[at as usize..][..700].copy_from_slice(&data);
+            let data = pattern(number, len);
+            after[at as usize..][..len].copy_from_slice(&data);
             let result = self.image().write(&data, at);
             if result.is_err() || !more {
                 return Outcome {
@@ -374,7 +378,8 @@ impl Bench {
                     self.since_flush.push(self.disk.clone());
                 }
                 Err(error) => {
-                    failed = Some((error, outcome.after));
+                    let is_flush = matches!(act, Act::Do(Op::Flush));
+                    failed = Some((error, outcome.after, is_flush));
                     break;
                 }
             }
@@ -386,12 +391,19 @@ impl Bench {
         self.storages.iter().for_each(|storage| storage.disarm());
         let strike = trouble.filter(|_| fired);
         if self.image.is_none() {
-            if let Some((error, _)) = &failed {
+            if let Some((error, ..)) = &failed {
                 self.assert_placed(error, strike);
             }
             self.reopen(merged);
-        } else if let Some((error, after)) = failed {
-            self.after_error(&error, after, strike, merged, top);
+        } else if let Some((error, after, is_flush)) = failed {
+            // A flush writes records and nothing else.
+            let latching = match is_flush {
+                true => LATCHING | CallKinds::WRITE | CallKinds::WRITE_ZEROES,
+                false => LATCHING,
+            };
+            let must_latch =
+                strike.is_some_and(|it| it.storage == top && latching.contains(it.kinds));
+            self.after_error(&error, after, strike, merged, must_latch);
         } else {
             let what = format!("{acts:?} succeeded");
             assert_same(&contents(self.image()), &self.disk, &what);
@@ -410,7 +422,7 @@ impl Bench {
         after: Vec<u8>,
         strike: Option<&Trouble>,
         merged: bool,
-        top: usize,
+        must_latch: bool,
     ) {
         // The origin's latch shows when it is to be written.
         if merged && strike.is_none() && error.kind() == ErrorKind::PreviousIo {
@@ -438,12 +450,9 @@ impl Bench {
         self.cut_power();
         if strike.is_some_and(Trouble::is_space) {
             self.flush_with_more_space(&after);
-        } else if let Some(trouble) = strike
-            && trouble.kinds == CallKinds::FLUSH
-            && trouble.storage == top
-        {
+        } else if must_latch {
             let state = self.state();
-            assert!(state != State::Active, "{state:?}: a flush failed: {error}");
+            assert!(state != State::Active, "writes on after {error}");
         }
         self.after_failure(strike, merged);
     }

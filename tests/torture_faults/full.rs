@@ -141,7 +141,7 @@ fn test_commands_on_a_full_file_system() {
         }
     }
     assert!(full > 20, "only {full} of {runs} commands ran out of space");
-    count("faults", "full-file-systems", runs);
+    count("faults", "calls-without-space", runs);
 }
 
 /// Writes to an image until there is no space, and goes on when there is.
@@ -211,7 +211,7 @@ fn test_an_image_on_a_full_file_system_goes_on_with_more_space() {
                 .remaining_corruptions,
             0
         );
-        count("faults", "full-file-systems", full_writes + full_flushes);
+        count("faults", "calls-without-space", full_writes + full_flushes);
     }
 }
 
