@@ -5,11 +5,9 @@ use std::sync::Arc;
 use dmsnap::storage::testing::{CallKinds, Fault, FaultStorage, Recorder};
 use dmsnap::storage::{MemoryStorage, SharedStorage};
 use dmsnap::store::State;
-use dmsnap::{
-    Amend, ByteRange, CheckOptions, Error, ErrorKind, Format, Image, OriginChoice, Result,
-    check_storage,
-};
+use dmsnap::{CheckOptions, Error, ErrorKind, Image, OriginChoice, Result, check_storage};
 
+use crate::acts::Act;
 use crate::image_common::*;
 use crate::world::{Op, Shape};
 
@@ -55,38 +53,18 @@ impl Trouble {
     }
 }
 
-/// Something to do that may fail.
-#[derive(Clone, Debug)]
-pub(crate) enum Act {
-    Do(Op),
-    /// A merge with writes after each step, some of which go to the origin.
-    MergeAndWrite,
-    Amend,
-    /// Closing, and opening again without faults.
-    Close,
-    /// The same without being told.
-    Drop,
-}
-
-/// How an act ended: what the disk shows if it was done, and whether that is durable then.
-struct Outcome {
-    result: Result<()>,
-    after: Vec<u8>,
-    durable: bool,
-}
-
 pub(crate) struct Bench {
     recorder: Recorder,
     pub(crate) storages: Vec<Arc<FaultStorage>>,
     /// The lowest of them, without faults.
-    base: SharedStorage,
-    image: Option<Image>,
-    bare: Option<u64>,
-    layers: usize,
+    pub(crate) base: SharedStorage,
+    pub(crate) image: Option<Image>,
+    pub(crate) bare: Option<u64>,
+    pub(crate) layers: usize,
     /// What the image shows.
     pub(crate) disk: Vec<u8>,
     /// What it showed since the last flush, the oldest first.
-    since_flush: Vec<Vec<u8>>,
+    pub(crate) since_flush: Vec<Vec<u8>>,
     /// A handle that wrote to the origin is gone, and its flush failed or never came: whoever opens next sees that, and flushes only what
     /// it has written itself.
     is_origin_doubtful: bool,
@@ -176,7 +154,7 @@ impl Bench {
         self.since_flush = vec![self.disk.clone()];
     }
 
-    fn image(&self) -> &Image {
+    pub(crate) fn image(&self) -> &Image {
         self.image.as_ref().unwrap()
     }
 
@@ -184,153 +162,8 @@ impl Bench {
         self.image().info().unwrap().state
     }
 
-    fn range(&self, at: u64, len: u64) -> Option<ByteRange> {
-        let size = self.image().size();
-        (size > 0).then(|| ByteRange::new(at % size, len.min(size - at % size)))
-    }
-
     fn fired(&self) -> u64 {
         self.storages.iter().map(|storage| storage.fired()).sum()
-    }
-
-    fn attempt(&mut self, act: &Act) -> Outcome {
-        let after = self.disk.clone();
-        let (result, durable) = match act {
-            Act::Do(op) => return self.attempt_op(op),
-            Act::MergeAndWrite => return self.merge_and_write(),
-            Act::Amend => {
-                // Any file will do.
-                let file = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
-                let amend = Amend::new().origin(file, Format::Raw);
-                (self.image().amend(&amend), true)
-            }
-            Act::Close => (self.image.take().unwrap().close(), true),
-            Act::Drop => {
-                drop(self.image.take());
-                (Ok(()), false)
-            }
-        };
-        Outcome {
-            result,
-            after,
-            durable,
-        }
-    }
-
-    fn attempt_op(&mut self, op: &Op) -> Outcome {
-        let mut after = self.disk.clone();
-        let nothing = |after| Outcome {
-            result: Ok(()),
-            after,
-            durable: false,
-        };
-        let image = self.image.as_ref().unwrap();
-        let bytes = |range: ByteRange| range.start as usize..range.end() as usize;
-        let (result, durable) = match *op {
-            Op::Write { at, len, seed } => {
-                let Some(range) = self.range(at, len) else {
-                    return nothing(after);
-                };
-                let data = pattern(seed, range.len as usize);
-                after[bytes(range)].copy_from_slice(&data);
-                (image.write(&data, range.start), false)
-            }
-            Op::Zero { at, len, unmap } => {
-                let Some(range) = self.range(at, len) else {
-                    return nothing(after);
-                };
-                after[bytes(range)].fill(0);
-                (image.write_zeroes(range, unmap), false)
-            }
-            Op::Discard { at, len } => {
-                let Some(range) = self.range(at, len) else {
-                    return nothing(after);
-                };
-                zero_mapped(image, range, &mut after);
-                (image.discard(range), false)
-            }
-            Op::Read { .. } => {
-                let mut found = vec![0; after.len()];
-                let result = image.read(&mut found, 0);
-                if result.is_ok() {
-                    assert_same(&found, &after, "read");
-                }
-                (result, false)
-            }
-            Op::MakeEmpty if self.layers == 1 => {
-                after = bytes_of(&self.base);
-                after.resize(self.disk.len(), 0);
-                (image.make_empty(), true)
-            }
-            Op::Flush | Op::MakeEmpty | Op::Reopen => (image.flush(), true),
-            Op::Snapshot { chunk: bytes } => {
-                if self.layers == 3 {
-                    return nothing(after);
-                }
-                let storage = self.storages[self.layers + 1].clone();
-                let result = image.snapshot_to(storage, None, Some(chunk(bytes)));
-                self.layers += usize::from(result.is_ok());
-                (result, true)
-            }
-            Op::Merge => (image.merge(&mut |_| true), true),
-            Op::MergeSteps { steps, .. } => {
-                let result = image
-                    .start_merge()
-                    .and_then(|mut merge| (0..steps).try_for_each(|_| merge.step().map(drop)));
-                (result, false)
-            }
-            Op::Resize { sectors } => {
-                let result = image.resize(sectors * 512, true);
-                if self.bare.is_none() || self.layers > 1 {
-                    after.resize(sectors as usize * 512, 0);
-                }
-                (result, true)
-            }
-        };
-        Outcome {
-            result,
-            after,
-            durable,
-        }
-    }
-
-    fn merge_and_write(&mut self) -> Outcome {
-        let mut number = 0;
-        let mut merged = None;
-        let result = loop {
-            let merge = match &mut merged {
-                None => match self.image().start_merge() {
-                    Ok(merge) => merged.insert(merge),
-                    Err(error) => break Err(error),
-                },
-                Some(merge) => merge,
-            };
-            let more = match merge.step() {
-                Ok(more) => more,
-                Err(error) => break Err(error),
-            };
-            number += 1;
-            let len = self.disk.len().min(700);
-            let at = number * 17_000 % (self.disk.len() - len + 1) as u64;
-            let mut after = self.disk.clone();
-            let data = pattern(number, len);
-            after[at as usize..][..len].copy_from_slice(&data);
-            let result = self.image().write(&data, at);
-            if result.is_err() || !more {
-                return Outcome {
-                    result,
-                    after,
-                    durable: false,
-                };
-            }
-            self.disk = after;
-            self.since_flush.push(self.disk.clone());
-        };
-        Outcome {
-            result,
-            after: self.disk.clone(),
-            durable: false,
-        }
     }
 
     /// Does something else than acts with a fault armed. Says how it ended and whether the fault struck.
@@ -580,18 +413,6 @@ pub(crate) fn assert_sound(layer: &SharedStorage, what: &str) {
     let outcome = check_storage(layer, &CheckOptions::new()).unwrap();
     let findings = outcome.report.findings;
     assert_eq!(outcome.remaining_corruptions, 0, "{what}: {findings:?}");
-}
-
-fn zero_mapped(image: &Image, range: ByteRange, disk: &mut [u8]) {
-    let (chunk, size) = (image.chunk_size().bytes(), disk.len() as u64);
-    for (old, _, count) in image.exceptions() {
-        for old in old.0..old.0 + count {
-            let (start, end) = (old * chunk, ((old + 1) * chunk).min(size));
-            if range.start <= start && end <= range.end() && start < end {
-                disk[start as usize..end as usize].fill(0);
-            }
-        }
-    }
 }
 
 /// Each byte is what one of `possible` has there, and the length is that of one.

@@ -4,6 +4,7 @@
 #![cfg(feature = "cli")]
 #![allow(clippy::unwrap_used, reason = "a failed test is to stop")]
 
+mod acts;
 mod bench;
 #[path = "../storage_common/devices.rs"]
 #[allow(dead_code, reason = "shared with other test programs")]

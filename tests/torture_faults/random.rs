@@ -4,7 +4,8 @@ use dmsnap::storage::testing::CallKinds;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
-use crate::bench::{Act, Bench, EDQUOT, EIO, ENOSPC, NAMES, Trouble};
+use crate::acts::Act;
+use crate::bench::{Bench, EDQUOT, EIO, ENOSPC, NAMES, Trouble};
 use crate::budget::{Budget, count};
 use crate::world::{Shape, any_op, any_shape};
 

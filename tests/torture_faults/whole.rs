@@ -8,7 +8,8 @@ use dmsnap::{
     CheckOptions, CreateOptions, ErrorKind, Image, OpenOptions, OriginChoice, Repair, check_storage,
 };
 
-use crate::bench::{Act, Bench, NAMES, Trouble, assert_sound, mixture, open_chain};
+use crate::acts::Act;
+use crate::bench::{Bench, NAMES, Trouble, assert_sound, mixture, open_chain};
 use crate::budget::{Budget, Random, count};
 use crate::image_common::{assert_same, bytes_of, chunk, contents};
 use crate::library::{KINDS, each_call};

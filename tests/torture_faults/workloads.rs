@@ -1,6 +1,7 @@
 //! Workloads of which every call is to fail once.
 
-use crate::bench::{Act, Bench};
+use crate::acts::Act;
+use crate::bench::Bench;
 use crate::budget::Random;
 use crate::world::{Op, Shape};
 
