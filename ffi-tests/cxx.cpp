@@ -162,6 +162,11 @@ static void facts()
     CHECK(report.summary().remaining_corruptions == 0);
     throws(EINVAL, DMSNAP_ERROR_KIND_INVALID_ARGUMENT, [&] { report.finding(0); });
     CHECK(dmsnap::info::open(layer).facts().layers == 1);
+    auto recovered = dmsnap::recover_report::open_in_place(
+        layer, dmsnap::recover_options().size(size).chunk_size(4096).bare(false).lock(true));
+    CHECK(recovered.summary().complete && !recovered.summary().changed);
+    throws(EINVAL, DMSNAP_ERROR_KIND_INVALID_ARGUMENT, [&] { recovered.left_out(0); });
+    throws(EEXIST, DMSNAP_ERROR_KIND_EXISTS, [] { dmsnap::recover_report::open(layer, base); });
 }
 
 static void storages()

@@ -319,6 +319,46 @@ static void options(void)
     dmsnap_file_options_free(file);
 }
 
+static void recoveries(void)
+{
+    dmsnap_recover_options *options = dmsnap_recover_options_new();
+    dmsnap_recover_report *report = NULL;
+    SIZED(dmsnap_recover_summary, summary);
+    SIZED(dmsnap_left_out, left);
+
+    FAIL(dmsnap_recover_options_set_size(NULL, 512), EINVAL, INVALID_ARGUMENT, "options is NULL");
+    FAIL(dmsnap_recover_options_set_lock(NULL, true), EINVAL, INVALID_ARGUMENT, "options is NULL");
+    FAIL(dmsnap_recover_options_set_bare(NULL, true), EINVAL, INVALID_ARGUMENT, "options is NULL");
+    FAIL(dmsnap_recover_options_set_chunk_size(NULL, 512), EINVAL, INVALID_ARGUMENT,
+         "options is NULL");
+    FAIL(dmsnap_recover_options_set_chunk_size(options, 513), EINVAL, INVALID_ARGUMENT, "513");
+    FAIL(dmsnap_recover_options_set_origin(options, NULL, DMSNAP_FORMAT_RAW), EINVAL,
+         INVALID_ARGUMENT, "name is NULL");
+    FAIL(dmsnap_recover_options_set_origin(options, BASE, 99), EINVAL, INVALID_ARGUMENT, "99");
+    FAIL(dmsnap_recover_report_open(NULL, NULL, NULL, NULL, NULL, &report), EINVAL,
+         INVALID_ARGUMENT, "path is NULL");
+    FAIL(dmsnap_recover_report_open(LAYER, NULL, NULL, NULL, NULL, NULL), EINVAL, INVALID_ARGUMENT,
+         "out is NULL");
+    FAIL(dmsnap_recover_report_open(NOWHERE, NULL, NULL, NULL, NULL, &report), ENOENT, NOT_FOUND,
+         "errors-nowhere");
+    FAIL(dmsnap_recover_report_open(LAYER, BASE, NULL, NULL, NULL, &report), EEXIST, EXISTS, BASE);
+    OK(dmsnap_recover_options_set_size(options, 513));
+    FAIL(dmsnap_recover_report_open(LAYER, NULL, options, NULL, NULL, &report), EINVAL,
+         INVALID_ARGUMENT, "513");
+    CHECK(report == NULL);
+    FAIL(dmsnap_recover_report_summary(NULL, &summary), EINVAL, INVALID_ARGUMENT, "report is NULL");
+    FAIL(dmsnap_recover_report_left_out(NULL, 0, &left), EINVAL, INVALID_ARGUMENT,
+         "report is NULL");
+    OK(dmsnap_recover_report_open(LAYER, NULL, NULL, NULL, NULL, &report));
+    FAIL(dmsnap_recover_report_summary(report, NULL), EINVAL, INVALID_ARGUMENT, "out is NULL");
+    FAIL(dmsnap_recover_report_left_out(report, 0, &left), EINVAL, INVALID_ARGUMENT,
+         "no left out record 0");
+    dmsnap_recover_report_free(report);
+    dmsnap_recover_report_free(NULL);
+    dmsnap_recover_options_free(options);
+    dmsnap_recover_options_free(NULL);
+}
+
 static void storages(void)
 {
     dmsnap_storage *storage = NULL;
@@ -418,6 +458,7 @@ int main(void)
     access_denied();
     options();
     storages();
+    recoveries();
     cancelled();
     return finish();
 }

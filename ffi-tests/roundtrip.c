@@ -239,6 +239,39 @@ static void check_clean(const char *path)
     dmsnap_check_options_free(options);
 }
 
+static bool go_on(void *opaque, const dmsnap_progress *progress)
+{
+    CHECK(progress->struct_size == sizeof(*progress) && progress->done <= progress->total);
+    ++*(unsigned *)opaque;
+    return true;
+}
+
+/* A whole layer loses nothing. */
+static void recover_whole(const char *path, const char *new_path)
+{
+    dmsnap_recover_options *options = dmsnap_recover_options_new();
+    dmsnap_recover_report *report = NULL;
+    SIZED(dmsnap_recover_summary, summary);
+    unsigned calls = 0;
+
+    unlink(new_path);
+    OK(dmsnap_recover_options_set_size(options, SIZE));
+    OK(dmsnap_recover_options_set_chunk_size(options, 4096));
+    OK(dmsnap_recover_options_set_lock(options, true));
+    OK(dmsnap_recover_options_set_bare(options, false));
+    OK(dmsnap_recover_options_set_origin(options, BASE, DMSNAP_FORMAT_RAW));
+    OK(dmsnap_recover_report_open(path, new_path, options, go_on, &calls, &report));
+    OK(dmsnap_recover_report_summary(report, &summary));
+    CHECK(calls > 0);
+    CHECK(summary.header == DMSNAP_HEADER_STATE_VALID && summary.complete && !summary.changed);
+    CHECK(summary.chunk_size == 4096 && summary.virtual_size == SIZE);
+    CHECK(summary.lost == 0 && summary.left_out == 0 && summary.missing_area == UINT64_MAX);
+    dmsnap_recover_report_free(report);
+    check_clean(new_path);
+    dmsnap_recover_options_free(options);
+    unlink(new_path);
+}
+
 struct calls {
     unsigned count;
     uint64_t done;
@@ -448,6 +481,7 @@ int main(void)
     facts(image);
     OK(dmsnap_image_close(image));
     check_clean(LAYER);
+    recover_whole(LAYER, "roundtrip-new.cow");
 
     image = open_image(LAYER, true);
     compare(image, SIZE, "reopened");

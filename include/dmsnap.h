@@ -619,6 +619,11 @@ enum dmsnap_origin_choice
    * No origin, whatever the image says: zeros.
    */
   DMSNAP_ORIGIN_CHOICE_ZEROS = 2,
+  /**
+   * Follow the names that the images store, but only relative ones without `..`; others are refused
+   * with `-EACCES`. For images that a guest may have written.
+   */
+  DMSNAP_ORIGIN_CHOICE_FROM_IMAGE_INSIDE = 3,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L

@@ -491,6 +491,75 @@ public:
     }
 };
 
+class recover_options : public detail::handle<dmsnap_recover_options, dmsnap_recover_options_free> {
+public:
+    recover_options() : handle(dmsnap_recover_options_new()) {}
+
+    recover_options &size(std::uint64_t bytes)
+    {
+        check(dmsnap_recover_options_set_size(get(), bytes));
+        return *this;
+    }
+
+    recover_options &origin(const std::string &name, dmsnap_format format)
+    {
+        check(dmsnap_recover_options_set_origin(get(), name.c_str(), format));
+        return *this;
+    }
+
+    recover_options &chunk_size(std::uint64_t bytes)
+    {
+        check(dmsnap_recover_options_set_chunk_size(get(), bytes));
+        return *this;
+    }
+
+    recover_options &bare(bool bare = true)
+    {
+        check(dmsnap_recover_options_set_bare(get(), bare));
+        return *this;
+    }
+
+    recover_options &lock(bool lock)
+    {
+        check(dmsnap_recover_options_set_lock(get(), lock));
+        return *this;
+    }
+};
+
+class recover_report : public detail::handle<dmsnap_recover_report, dmsnap_recover_report_free> {
+public:
+    using handle::handle;
+
+    static recover_report open(const std::string &path, const std::string &new_path,
+                               const recover_options &options = recover_options())
+    {
+        return recover_report(detail::opened<dmsnap_recover_report>(dmsnap_recover_report_open,
+                                                                    path.c_str(), new_path.c_str(),
+                                                                    options.get(), nullptr,
+                                                                    nullptr));
+    }
+
+    // What is left out is lost for good.
+    static recover_report open_in_place(const std::string &path,
+                                        const recover_options &options = recover_options())
+    {
+        return recover_report(detail::opened<dmsnap_recover_report>(dmsnap_recover_report_open,
+                                                                    path.c_str(), nullptr,
+                                                                    options.get(), nullptr,
+                                                                    nullptr));
+    }
+
+    dmsnap_recover_summary summary() const
+    {
+        return detail::filled<dmsnap_recover_summary>(dmsnap_recover_report_summary, get());
+    }
+
+    dmsnap_left_out left_out(std::uint64_t index) const
+    {
+        return detail::filled<dmsnap_left_out>(dmsnap_recover_report_left_out, get(), index);
+    }
+};
+
 class merge : public detail::handle<dmsnap_merge, dmsnap_merge_free> {
 public:
     using handle::handle;

@@ -55,9 +55,11 @@ pub mod units;
 
 pub use error::{Error, ErrorKind, Result};
 pub use image::{
-    Amend, CheckOptions, CheckOutcome, CreateOptions, ExtentKind, Format, Image, ImageExtent,
-    ImageInfo, LayerInfo, Merge, MergeProgress, OpenOptions, OriginChoice, Repair, check,
-    check_storage, inspect, inspect_storage,
+    Amend, CheckOptions, CheckOutcome, CreateOptions, ExtentKind, Format, HeaderFound, Image,
+    ImageExtent, ImageInfo, LayerInfo, Merge, MergeProgress, MetadataOptions, OpenOptions,
+    OriginChoice, RecoverOptions, RecoverProgress, RecoverReport, Repair, RestoreOptions,
+    Treatment, check, check_storage, inspect, inspect_storage, read_metadata, recover,
+    recover_in_place, recover_storage, recover_storage_in_place, write_metadata,
 };
 pub use units::{ByteRange, ChunkSize, CowChunk, OriginChunk};
 

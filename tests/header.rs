@@ -23,6 +23,7 @@ const SOURCES: &[&str] = &[
     "amend",
     "check_image",
     "check",
+    "recover",
     "descriptor",
     "plan",
     "load",

@@ -96,6 +96,24 @@ fn test_a_chain_is_followed_only_if_allowed_and_from_the_layers_directory() {
     assert!(files.state() == before, "readers change nothing");
 }
 
+/// It is the very name that is checked which is followed: no second look at the file lies between.
+#[test]
+fn test_names_that_lead_out_of_the_directory_are_followed_only_if_all_are_allowed() {
+    let files = Files::new();
+    let base = files.raw("base.raw", 1);
+    let inside = OpenOptions::new().origin(OriginChoice::FromImageInside);
+    let near = files.layer("near", "base.raw", Format::Raw);
+    drop(Image::open(&near, &inside).unwrap());
+    let far = files.layer("far", base.to_str().unwrap(), Format::Raw);
+    let top = files.layer("top", "far", Format::Dmsnap);
+    for path in [&far, &top] {
+        let (kind, text) = open_error(path, &inside);
+        assert_eq!(kind, ErrorKind::OriginRefused, "{text}");
+        assert!(text.contains("far: ") && text.contains("base.raw"), "{text}");
+        drop(Image::open(path, &follow()).unwrap());
+    }
+}
+
 #[test]
 fn test_an_explicit_origin_overrides_the_stored_one() {
     let files = Files::new();

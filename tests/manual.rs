@@ -57,7 +57,7 @@ fn test_every_option_stands_in_the_section_of_its_command() {
     let shared = long_options(&section(&manual, ".SH OPTIONS OF SEVERAL COMMANDS"));
     assert!(shared.contains("--origin"));
     let names = subcommands();
-    assert_eq!(names.len(), 13, "{names:?}");
+    assert_eq!(names.len(), 15, "{names:?}");
     for name in names {
         let in_help = long_options(&help(&[&name, "--help"]));
         assert!(in_help.contains("--help"), "{name}");

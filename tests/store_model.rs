@@ -3,11 +3,17 @@
 //! Every sector carries the number of the write that filled it. After a crash each sector must show what it held at the last flush or
 //! one of the writes since; after a flush there is only one such number.
 
+#[path = "common/budget.rs"]
+#[allow(dead_code, reason = "the cases bring their own numbers")]
+mod budget;
 mod common;
 
+use budget::Budget;
 use common::toy_host::{Disk, Host, Rng, SECTOR};
 use dmsnap::store::OverflowMode;
 use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::{RngAlgorithm, TestRng, TestRunner};
 
 #[derive(Clone, Debug)]
 enum Op {
@@ -110,6 +116,52 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
+fn ops() -> impl Strategy<Value = Vec<Op>> {
+    prop::collection::vec(op(), 1..60)
+}
+
+/// What a host starts from.
+#[derive(Clone, Debug)]
+struct Shape {
+    shift: u32,
+    origin: u64,
+    size: u64,
+    /// Of a device that cannot grow.
+    chunks: Option<u64>,
+}
+
+impl Shape {
+    fn host(&self) -> Host {
+        let disk = match self.chunks {
+            Some(chunks) => Disk::fixed_with_garbage(chunks << self.shift, chunks),
+            None => Disk::growable(),
+        };
+        let chunk = 1 << self.shift;
+        Host::new(chunk, self.origin, self.size, disk, OverflowMode::NoSpace)
+    }
+}
+
+fn growable() -> impl Strategy<Value = Shape> {
+    let shift = prop_oneof![Just(9u32), Just(10), Just(12)];
+    (shift, 1..SECTORS, 1..SECTORS).prop_map(|(shift, origin, size)| Shape {
+        shift,
+        origin,
+        // Below 4096 bytes there is no descriptor, so the disk is as long as its origin and keeps its size.
+        size: if shift < 12 { origin } else { size },
+        chunks: None,
+    })
+}
+
+fn fixed() -> impl Strategy<Value = Shape> {
+    let shift = prop_oneof![Just(9u32), Just(12)];
+    (shift, 1..SECTORS, 2..80u64).prop_map(|(shift, origin, chunks)| Shape {
+        shift,
+        origin,
+        size: origin,
+        chunks: Some(chunks),
+    })
+}
+
 fn run(host: &mut Host, ops: &[Op]) {
     for (index, op) in ops.iter().enumerate() {
         match *op {
@@ -163,29 +215,33 @@ proptest! {
     #![proptest_config(config(384))]
 
     #[test]
-    fn test_growable_store_agrees_with_the_model(
-        shift in prop_oneof![Just(9u32), Just(10), Just(12)],
-        origin in 1..SECTORS,
-        size in 1..SECTORS,
-        ops in prop::collection::vec(op(), 1..60),
-    ) {
-        // Below 4096 bytes there is no descriptor, so the disk is as long as its origin and keeps its size.
-        let size = if shift < 12 { origin } else { size };
-        let mut host = Host::new(1 << shift, origin, size, Disk::growable(), OverflowMode::NoSpace);
-        run(&mut host, &ops);
+    fn test_growable_store_agrees_with_the_model(shape in growable(), ops in ops()) {
+        run(&mut shape.host(), &ops);
     }
 
     #[test]
-    fn test_fixed_size_store_agrees_with_the_model_until_it_is_full(
-        shift in prop_oneof![Just(9u32), Just(12)],
-        origin in 1..SECTORS,
-        chunks in 2..80u64,
-        ops in prop::collection::vec(op(), 1..60),
-    ) {
-        let disk = Disk::fixed_with_garbage(chunks << shift, chunks);
-        let mut host = Host::new(1 << shift, origin, origin, disk, OverflowMode::NoSpace);
-        run(&mut host, &ops);
+    fn test_fixed_size_store_agrees_with_the_model_until_it_is_full(shape in fixed(), ops in ops()) {
+        run(&mut shape.host(), &ops);
     }
+}
+
+/// Both, from seeds.
+#[test]
+fn torture_store_half() {
+    let strategy = (prop_oneof![growable(), fixed()], ops());
+    let mut power_cuts = 0;
+    for seed in Budget::cases(64) {
+        let mut bytes = [0; 32];
+        bytes[..8].copy_from_slice(&seed.to_le_bytes());
+        let random = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
+        let mut runner = TestRunner::new_with_rng(ProptestConfig::default(), random);
+        let case = strategy.new_tree(&mut runner).map(|tree| tree.current());
+        let (shape, ops) = case.expect("the strategy rejects nothing");
+        let mut host = shape.host();
+        run(&mut host, &ops);
+        power_cuts += host.power_cuts;
+    }
+    budget::count("crash", "power-cuts-of-the-store-half", power_cuts);
 }
 
 #[test]

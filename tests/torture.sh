@@ -40,11 +40,18 @@ torture_tests() {
         "$cargo" test --locked --release --no-fail-fast "${targets[@]}" -- torture_ --test-threads=1 --nocapture
 }
 
-part_crash() { torture_tests torture_crash; }
+# A fifth of the time for the driver for QEMU.
+part_crash() {
+    local whole=$share failed=0
+    share=$((whole * 4 / 5)) torture_tests torture_crash store_model || failed=1
+    "$cargo" build --locked --release && qemu-patch/build.sh &&
+        DMSNAP_TORTURE=$((whole / 5)) tests/qemu/run.sh test_crash || failed=1
+    return $failed
+}
 part_faults() { torture_tests torture_faults; }
 part_fuzz() { fuzz/run.sh "$share"; }
 part_kernel() { tests/kernel/setup.sh && torture_tests kernel; }
-part_repair() { torture_tests torture_repair; }
+part_repair() { tests/kernel/setup.sh && torture_tests torture_repair; }
 part_threads() { torture_tests torture_threads; }
 part_memory() { tests/memory.sh "$share"; }
 

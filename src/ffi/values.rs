@@ -3,7 +3,7 @@
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{ExtentKind, Format, OriginChoice, Repair};
 use crate::storage::LockMode;
-use crate::store::{Device, FindingKind, OverflowMode, Purpose, Severity, State};
+use crate::store::{Device, Doubt, FindingKind, OverflowMode, Purpose, Severity, State};
 
 /// Format of a file in a chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +27,9 @@ pub enum dmsnap_origin_choice {
     FromImage = 1,
     /// No origin, whatever the image says: zeros.
     Zeros = 2,
+    /// Follow the names that the images store, but only relative ones without `..`; others are refused
+    /// with `-EACCES`. For images that a guest may have written.
+    FromImageInside = 3,
 }
 
 /// What happens when a COW device of fixed size has no chunk left.
@@ -240,6 +243,40 @@ pub enum dmsnap_finding_kind {
     MissingArea = 9,
     /// Space that no record uses.
     Leak = 10,
+    /// The file ends inside the COW chunk of a record.
+    TruncatedData = 11,
+}
+
+/// What the header of a damaged store says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum dmsnap_header_state {
+    /// It is good, and so is the store, as far as the header goes.
+    Valid = 1,
+    /// The store was invalidated.
+    Invalidated = 2,
+    /// It is no header.
+    Damaged = 3,
+}
+
+/// Why a record is left out of a recovery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum dmsnap_doubt {
+    /// Its COW chunk lies outside the file, or no file can have it.
+    OutOfRange = 1,
+    /// The file ends inside its COW chunk.
+    Truncated = 2,
+    /// Its COW chunk holds metadata.
+    Metadata = 3,
+    /// Its chunk has another exception too, with other data.
+    DuplicateOldChunk = 4,
+    /// Another record has its COW chunk too.
+    SharedNewChunk = 5,
+    /// Its chunk lies past the end of the disk, so it shows nothing.
+    PastEnd = 6,
+    /// Its COW chunk cannot be read.
+    Unreadable = 7,
 }
 
 #[cold]
@@ -260,6 +297,7 @@ pub(super) fn origin_choice(number: u32) -> Result<OriginChoice> {
         0 => Ok(OriginChoice::Refuse),
         1 => Ok(OriginChoice::FromImage),
         2 => Ok(OriginChoice::Zeros),
+        3 => Ok(OriginChoice::FromImageInside),
         _ => Err(unknown("dmsnap_origin_choice", number)),
     }
 }
@@ -373,6 +411,21 @@ impl From<FindingKind> for dmsnap_finding_kind {
             FindingKind::StaleSlots => C::StaleSlots,
             FindingKind::MissingArea => C::MissingArea,
             FindingKind::Leak => C::Leak,
+            FindingKind::TruncatedData => C::TruncatedData,
+        }
+    }
+}
+
+impl From<Doubt> for dmsnap_doubt {
+    fn from(doubt: Doubt) -> dmsnap_doubt {
+        match doubt {
+            Doubt::OutOfRange => dmsnap_doubt::OutOfRange,
+            Doubt::Truncated => dmsnap_doubt::Truncated,
+            Doubt::Metadata => dmsnap_doubt::Metadata,
+            Doubt::DuplicateOldChunk => dmsnap_doubt::DuplicateOldChunk,
+            Doubt::SharedNewChunk => dmsnap_doubt::SharedNewChunk,
+            Doubt::PastEnd => dmsnap_doubt::PastEnd,
+            Doubt::Unreadable => dmsnap_doubt::Unreadable,
         }
     }
 }
@@ -401,6 +454,10 @@ mod tests {
             choice(dmsnap_origin_choice::Zeros),
             OriginChoice::Zeros
         ));
+        assert!(matches!(
+            choice(dmsnap_origin_choice::FromImageInside),
+            OriginChoice::FromImageInside
+        ));
         let mode = |mode| overflow_mode(mode as u32).unwrap();
         assert_eq!(mode(dmsnap_overflow_mode::NoSpace), OverflowMode::NoSpace);
         assert_eq!(
@@ -423,7 +480,7 @@ mod tests {
         let kinds = [
             format(0).map(|_| ()),
             format(3).map(|_| ()),
-            origin_choice(3).map(|_| ()),
+            origin_choice(4).map(|_| ()),
             overflow_mode(3).map(|_| ()),
             lock_mode(3).map(|_| ()),
             repair(u32::MAX).map(|_| ()),

@@ -192,7 +192,7 @@ impl Amend {
     }
 }
 
-fn new_descriptor(size: u64, uuid: Option<Uuid>) -> Result<Descriptor> {
+pub(super) fn new_descriptor(size: u64, uuid: Option<Uuid>) -> Result<Descriptor> {
     check_disk_size(size)?;
     Ok(Descriptor {
         generation: 1,

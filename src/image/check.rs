@@ -10,7 +10,7 @@ use super::run;
 use super::tracked::Tracked;
 use crate::error::Result;
 use crate::storage::{Hold, LockMode, SharedStorage};
-use crate::store::{CheckReader, CheckReport, LoadOptions};
+use crate::store::{CheckReader, CheckReport, Finding, FindingKind, LoadOptions, Severity};
 use crate::units::ByteRange;
 
 /// What to repair.
@@ -71,11 +71,25 @@ impl CheckOptions {
     }
 }
 
+/// What became of a finding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Treatment {
+    /// No repair was asked for.
+    NotAsked,
+    /// It was mended.
+    Mended,
+    /// It was left as it is, for this reason.
+    Left(&'static str),
+}
+
 /// What a check found, and what a repair changed.
 #[derive(Clone, Debug)]
 pub struct CheckOutcome {
-    /// The findings. After a repair: those that were there before it.
+    /// The findings, leaks at the end. After a repair: those that were there before it.
     pub report: CheckReport,
+    /// What became of each of the findings, in their order.
+    pub treatments: Vec<Treatment>,
     /// Chunks below next free that no record refers to and that occupy space.
     pub leaks: u64,
     /// The bytes they occupy.
@@ -129,9 +143,9 @@ pub fn check_storage(storage: &SharedStorage, options: &CheckOptions) -> Result<
 
 fn check_and_repair(hold: &Hold, options: &CheckOptions) -> Result<CheckOutcome> {
     let storage = hold.storage();
-    let report = read_report(storage, options)?;
-    let leaks = find_leaks(storage, &report)?;
+    let (report, leaks) = look(storage, options)?;
     let mut outcome = CheckOutcome {
+        treatments: Vec::new(),
         leaks: leaks.chunks,
         leaked_bytes: leaks.bytes,
         repaired_leaks: 0,
@@ -143,21 +157,62 @@ fn check_and_repair(hold: &Hold, options: &CheckOptions) -> Result<CheckOutcome>
     };
     // With a corruption it is not known what refers to which chunk.
     if options.repair == Repair::None || outcome.report.corruptions > 0 {
+        let findings = outcome.report.findings.iter();
+        outcome.treatments = findings
+            .map(|finding| untreated(finding, options.repair, outcome.report.corruptions > 0))
+            .collect();
         return Ok(outcome);
     }
     if options.repair == Repair::All && outcome.report.repairable > 0 {
         repair_records(hold, options)?;
     }
-    let report = read_report(storage, options)?;
-    give_back(storage, &report, &find_leaks(storage, &report)?)?;
-    let report = read_report(storage, options)?;
-    let left = find_leaks(storage, &report)?;
+    let (report, leaks) = look(storage, options)?;
+    give_back(storage, &report, &leaks)?;
+    let (report, left) = look(storage, options)?;
+    let findings = outcome.report.findings.iter();
+    outcome.treatments = findings
+        .map(
+            |finding| match report.findings.iter().any(|later| is_same(finding, later)) {
+                false => Treatment::Mended,
+                true => untreated(finding, options.repair, false),
+            },
+        )
+        .collect();
     outcome.remaining_leaks = left.chunks;
     outcome.remaining_repairable = report.repairable;
     outcome.remaining_corruptions = report.corruptions;
     outcome.repaired_leaks = outcome.leaks.saturating_sub(left.chunks);
     outcome.repaired = outcome.report.repairable.saturating_sub(report.repairable);
     Ok(outcome)
+}
+
+/// The report, with the leaks among its findings.
+fn look(storage: &SharedStorage, options: &CheckOptions) -> Result<(CheckReport, Leaks)> {
+    let mut report = read_report(storage, options)?;
+    let leaks = find_leaks(storage, &report)?;
+    report.findings.extend(leaks.findings());
+    Ok((report, leaks))
+}
+
+fn is_same(one: &Finding, other: &Finding) -> bool {
+    (one.kind, one.offset, &one.message) == (other.kind, other.offset, &other.message)
+}
+
+/// Why a finding is as it was.
+fn untreated(finding: &Finding, repair: Repair, is_corrupt: bool) -> Treatment {
+    let reason = match (repair, finding.severity) {
+        (Repair::None, _) => return Treatment::NotAsked,
+        (_, Severity::Note) => "it does no harm",
+        (_, Severity::Corruption) if finding.kind == FindingKind::Invalid => {
+            "what origin writes replaced may be missing, so only a recovery makes a store of it"
+        }
+        (_, Severity::Corruption) => "what it was before cannot be known",
+        _ if is_corrupt => "beside a corruption it is open what is in use",
+        (Repair::Leaks, Severity::Repairable) => "only leaks were to be repaired",
+        (_, Severity::Repairable) => "the repair did not reach it",
+        (_, Severity::Leak) => "the file keeps the space",
+    };
+    Treatment::Left(reason)
 }
 
 fn load_options(
@@ -184,6 +239,9 @@ fn read_report(storage: &SharedStorage, options: &CheckOptions) -> Result<CheckR
     reader.finish()
 }
 
+/// As of the other findings.
+const MAX_LISTED_LEAKS: usize = 1000;
+
 /// The block that file systems allocate by.
 const BLOCK: u64 = 4096;
 
@@ -192,6 +250,8 @@ const BLOCK: u64 = 4096;
 struct Leaks {
     /// Allocated parts of the report's holes, as long as they are. Metadata areas may be among them.
     ranges: Vec<ByteRange>,
+    /// What can be given back of them, and how many chunks it touches: as many as are listed as findings.
+    listed: Vec<(ByteRange, u64)>,
     /// The chunk that was counted last.
     counted: Option<u64>,
     chunks: u64,
@@ -223,6 +283,22 @@ fn find_leaks(storage: &SharedStorage, report: &CheckReport) -> Result<Leaks> {
 }
 
 impl Leaks {
+    /// One for each range, unless there are very many.
+    fn findings(&self) -> impl Iterator<Item = Finding> {
+        self.listed.iter().map(|(range, chunks)| Finding {
+            severity: Severity::Leak,
+            kind: FindingKind::Leak,
+            offset: Some(range.start),
+            message: match chunks {
+                1 => format!("{} bytes of a chunk that no record names", range.len),
+                _ => format!(
+                    "{} bytes of {chunks} chunks that no record names",
+                    range.len
+                ),
+            },
+        })
+    }
+
     fn add(&mut self, report: &CheckReport, range: ByteRange) {
         let chunk = report.chunk_size;
         let before = self.bytes;
@@ -232,6 +308,9 @@ impl Leaks {
             self.chunks += last - first + u64::from(self.counted != Some(first));
             self.counted = Some(last);
             self.bytes += part.len;
+            if self.listed.len() < MAX_LISTED_LEAKS {
+                self.listed.push((part, last - first + 1));
+            }
         }
         if self.bytes > before {
             self.ranges.push(range);

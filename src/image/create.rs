@@ -1,6 +1,6 @@
 //! Creating an image.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use super::tracked::Tracked;
 use super::{CreateOptions, Format, Image, names, run};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{Descriptor, IncompatibleFeatures, Uuid};
-use crate::storage::{FileOptions, Hold, LockMode, SharedStorage};
+use crate::storage::{FileOptions, Hold, LockMode, SharedStorage, remove_if};
 use crate::store::{FormatOptions, LoadOptions, State, format_plan};
 use crate::units::{ChunkSize, SECTOR_SIZE, check_disk_size};
 
@@ -38,7 +38,7 @@ impl Image {
             }
             return format_storage(&Hold::take(&storage, LockMode::Writer)?, format);
         }
-        create_file(path, format)
+        create_file(path, format, false).map(drop)
     }
 
     /// Creates a layer in `storage`, whose content is lost. Opens nothing else: an origin's size and UUID come from
@@ -56,12 +56,16 @@ impl Image {
 }
 
 /// Creates a file with a new store in it, durable under its name. The file is removed if that fails.
-pub(super) fn create_file(path: &Path, format: FormatOptions) -> Result<()> {
-    let storage: SharedStorage = Arc::new(FileOptions::new().create_new(true).open(path)?);
-    Hold::take(&storage, LockMode::Writer)
-        .and_then(|hold| format_storage(&hold, format))
-        .and_then(|()| sync_directory(path))
-        .inspect_err(|_| drop(fs::remove_file(path)))
+pub(super) fn create_file(path: &Path, format: FormatOptions, direct: bool) -> Result<Hold> {
+    let options = FileOptions::new().create_new(true).direct(direct);
+    let storage: SharedStorage = Arc::new(options.open(path)?);
+    let create = || {
+        let hold = Hold::take(&storage, LockMode::Writer)?;
+        format_storage(&hold, format)?;
+        sync_directory(path)?;
+        Ok(hold)
+    };
+    create().inspect_err(|_| remove_if(path, storage.file_id()))
 }
 
 /// Makes a new store of a storage. What a growable one held is cut off first.
@@ -110,6 +114,8 @@ impl CreateOptions {
         let chunk_size = self.chunk_size.unwrap_or(ChunkSize::DEFAULT);
         let descriptor = if self.bare {
             None
+        } else if let Some(given) = &self.given {
+            Some(given.clone())
         } else {
             Some(self.descriptor(chunk_size, origin)?)
         };

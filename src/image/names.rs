@@ -1,6 +1,6 @@
 //! Names of origins as images store them.
 
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use super::Format;
 use crate::error::{Error, ErrorKind, Result};
@@ -27,6 +27,12 @@ pub(super) fn resolve(name: &str, stored_in: Option<&Path>) -> Result<PathBuf> {
     }
     let directory = stored_in.and_then(Path::parent);
     Ok(directory.map_or_else(|| PathBuf::from(name), |directory| directory.join(name)))
+}
+
+/// Whether a name leads to no other directory than that of the file that stores it, or one below.
+pub(super) fn stays_inside(name: &str) -> bool {
+    let stays = |component| matches!(component, Component::Normal(_) | Component::CurDir);
+    Path::new(name).components().all(stays)
 }
 
 /// The origin that a descriptor names, as a file and its format.
@@ -102,6 +108,18 @@ mod tests {
         assert_eq!(resolve("/base.raw", layer).unwrap(), Path::new("/base.raw"));
         assert_eq!(resolve("base.raw", None).unwrap(), Path::new("base.raw"));
         assert_eq!(resolve("./a:b", layer).unwrap(), Path::new("dir/./a:b"));
+    }
+
+    #[test]
+    fn test_names_that_lead_away_are_found() {
+        let inside = ["base.raw", "./base.raw", "images/base.raw", "a..b"];
+        let outside = ["/base.raw", "../base.raw", "images/../../x", "images/.."];
+        for name in inside {
+            assert!(stays_inside(name), "{name}");
+        }
+        for name in outside {
+            assert!(!stays_inside(name), "{name}");
+        }
     }
 
     #[test]

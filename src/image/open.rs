@@ -250,7 +250,9 @@ impl<'a> Opener<'a> {
     /// The origin, if the caller decides about it.
     fn open_given(&mut self, choice: &OriginChoice) -> Result<Option<Origin>> {
         match choice {
-            OriginChoice::Refuse | OriginChoice::FromImage => Ok(None),
+            OriginChoice::Refuse | OriginChoice::FromImage | OriginChoice::FromImageInside => {
+                Ok(None)
+            }
             OriginChoice::Zeros => Ok(Some(Origin::ZEROS)),
             OriginChoice::Path {
                 path,
@@ -272,11 +274,11 @@ impl<'a> Opener<'a> {
         let Some(descriptor) = descriptor else {
             return Err(bare());
         };
-        let follow = matches!(choice, OriginChoice::FromImage);
-        match &descriptor.origin_name {
-            None => return Ok(Origin::ZEROS),
-            Some(name) if !follow => return Err(refused(name)),
-            Some(_) => {}
+        match (&descriptor.origin_name, choice) {
+            (None, _) => return Ok(Origin::ZEROS),
+            (Some(_), OriginChoice::FromImage) => {}
+            (Some(name), OriginChoice::FromImageInside) if names::stays_inside(name) => {}
+            (Some(name), _) => return Err(refused(name)),
         }
         let Some((origin, format)) = names::stored_origin(descriptor, path)? else {
             return Ok(Origin::ZEROS);

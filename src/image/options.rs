@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::Image;
-use crate::format::Uuid;
+use crate::format::{Descriptor, Uuid};
 use crate::storage::SharedStorage;
 use crate::store::OverflowMode;
 use crate::units::ChunkSize;
@@ -48,6 +48,10 @@ pub enum OriginChoice {
     /// Follow the names that the images store. A relative one starts at the directory of the layer that stores it; the format is what
     /// the descriptor says and is never guessed. Only for images that come from somebody you trust with every file you can read.
     FromImage,
+    /// Follow the names that the images store as far as they lead to no other directory than that of the layer or one below it:
+    /// relative ones without `..`. Others are refused with [`ErrorKind::OriginRefused`](crate::ErrorKind::OriginRefused). For images
+    /// that a guest may have written, where all files in that directory are meant for its eyes.
+    FromImageInside,
     /// No origin, whatever the image says: unmapped chunks read as zeros.
     Zeros,
     /// This file, whatever the image says. For bare stores, and to override a stored name.
@@ -172,6 +176,8 @@ pub struct CreateOptions {
     pub(super) bare: bool,
     pub(super) uuid: Option<Uuid>,
     pub(super) on_existing: bool,
+    /// The whole descriptor, where it is known already.
+    pub(super) given: Option<Descriptor>,
 }
 
 impl CreateOptions {

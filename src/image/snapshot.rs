@@ -1,6 +1,5 @@
 //! Putting a new layer on top of an open image.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -11,7 +10,7 @@ use super::open::{MAX_DEPTH, load_store};
 use super::{Format, Image, names};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{Descriptor, IncompatibleFeatures};
-use crate::storage::{FileOptions, Hold, LockMode, SharedStorage, Storage};
+use crate::storage::{Hold, LockMode, SharedStorage, Storage, remove_if};
 use crate::store::{FormatOptions, LoadOptions, OverflowMode, Store};
 use crate::units::ChunkSize;
 
@@ -34,15 +33,12 @@ impl Image {
         let name = self.name_from(new_path).map_err(named)?;
         let mut created = None;
         let result = self.put_on_top(Some(&name), chunk_size, |format| {
-            create_file(new_path, format)?;
-            created = Some(new_path.to_path_buf());
-            let options = FileOptions::new().writable(true).direct(self.inner.direct);
-            let storage: SharedStorage = Arc::new(options.open(new_path)?);
-            let hold = Hold::take(&storage, LockMode::Writer)?;
+            let hold = create_file(new_path, format, self.inner.direct)?;
+            created = hold.storage().file_id();
             Ok((hold, Some(new_path.to_path_buf())))
         });
-        if let (Err(_), Some(path)) = (&result, created) {
-            let _ = fs::remove_file(path);
+        if result.is_err() {
+            remove_if(new_path, created);
         }
         result
     }

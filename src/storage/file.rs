@@ -21,6 +21,7 @@ use crate::storage::{LockMode, Storage, StorageExtent, Users};
 use crate::units::ByteRange;
 
 pub use open::FileOptions;
+pub(crate) use open::remove_if;
 
 /// What the file is; nothing but these two is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -21,6 +21,7 @@ use crate::error::Result;
 use crate::units::ByteRange;
 
 pub use callback::{CallbackStorage, HostAlignment, HostCallbacks};
+pub(crate) use file::remove_if;
 pub use file::{FileOptions, FileStorage};
 pub use memory::MemoryStorage;
 pub(crate) use users::Hold;

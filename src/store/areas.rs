@@ -3,7 +3,7 @@
 use super::plan::{Device, Step};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{Exception, Geometry};
-use crate::units::{ByteRange, EXCEPTION_SIZE};
+use crate::units::{ByteRange, CowChunk, EXCEPTION_SIZE};
 
 use super::table::MAX_NEW_CHUNK;
 
@@ -41,7 +41,9 @@ impl Scan {
         let new = record.new;
         let whole = self.geometry.whole_chunks(self.cow_size);
         let last = whole.min(MAX_NEW_CHUNK + 1);
-        let reason = if new.0 >= whole {
+        let reason = if self.is_cut(new) {
+            format!("COW chunk {new}, but the file ends inside that chunk")
+        } else if new.0 >= whole {
             format!("COW chunk {new}, but the file has only {whole} whole chunks")
         } else if new.0 > MAX_NEW_CHUNK {
             format!("COW chunk {new}, more than the {MAX_NEW_CHUNK} this library can address")
@@ -56,6 +58,12 @@ impl Scan {
         let message = format!("record {index} maps chunk {} to {reason}", record.old);
         let error = Error::new(ErrorKind::Corrupt, message);
         Err(error.with_offset(self.geometry.slot_offset(index).unwrap_or(u64::MAX)))
+    }
+
+    /// Whether the file ends inside `new`.
+    pub(crate) fn is_cut(&self, new: CowChunk) -> bool {
+        let chunk = self.geometry.chunk_size();
+        new.0 == chunk.index_of(self.cow_size) && chunk.offset_in_chunk(self.cow_size) > 0
     }
 
     /// Whether area `area` lies wholly inside the file.

@@ -38,6 +38,8 @@ pub enum FindingKind {
     Descriptor,
     /// A record names a COW chunk outside the file, one that holds metadata, or one that no file can have.
     IllegalNewChunk,
+    /// The file ends inside the COW chunk of a record.
+    TruncatedData,
     /// Two records for one chunk.
     DuplicateOldChunk,
     /// One COW chunk in two records.
@@ -240,14 +242,21 @@ impl CheckReader {
             return Ok(());
         }
         if let Some(areas) = &mut self.areas {
+            let scan = self.records.scan();
             let (records, findings) = (&mut self.records, &mut self.findings);
             return areas.feed(&reads, &mut |index, first, len| {
                 // One by one, so that each illegal one is a finding.
                 for (index, record) in (index..).zip(first.run(len)) {
                     match records.push(index, record, 1) {
-                        Err(error) if error.kind() == ErrorKind::NoMemory => return Err(error),
-                        Err(error) => findings.add_error(FindingKind::IllegalNewChunk, &error),
                         Ok(()) => {}
+                        Err(error) if error.kind() == ErrorKind::NoMemory => return Err(error),
+                        Err(error) => {
+                            let kind = match scan.is_some_and(|scan| scan.is_cut(record.new)) {
+                                true => FindingKind::TruncatedData,
+                                false => FindingKind::IllegalNewChunk,
+                            };
+                            findings.add_error(kind, &error);
+                        }
                     }
                 }
                 Ok(())

@@ -18,7 +18,8 @@ pub struct FormatOptions {
     pub fixed_size: bool,
 }
 
-/// The plan that makes a new store. The header's magic comes last: until then the file is no store.
+/// The plan that makes a new store. What was a store before is none any more as soon as anything else of it changes, and the header's
+/// magic comes last: until then the file is no store.
 ///
 /// # Errors
 /// [`ErrorKind::InvalidArgument`] if a descriptor has no room in the chunk or is not legal.
@@ -40,6 +41,7 @@ pub fn format_plan(options: &FormatOptions) -> Result<Plan> {
         offset: 0,
         data: first_sector,
     });
+    steps.push(flush.clone());
     steps.extend(super::log::zero_steps(ByteRange::new(chunk, chunk)));
     steps.extend(descriptor_steps(options)?);
     steps.push(flush.clone());

@@ -24,8 +24,10 @@ mod memory;
 mod merge_job;
 mod pins;
 mod plan;
+mod raw;
 mod records;
 mod resize_job;
+mod sift;
 mod state;
 #[allow(clippy::module_inception)]
 mod store;
@@ -36,6 +38,8 @@ pub use create::{FormatOptions, Measure, format_plan, measure};
 pub use load::{LoadOptions, Loader};
 pub use pins::{Pin, Pins};
 pub use plan::{Device, Plan, Purpose, Step};
+pub use raw::{RawArea, RawMetadata, RawRun, RawSlot};
+pub use sift::{Doubt, LeftOut, Sifted};
 pub use state::{
     Commit, ExceptionId, Extent, NewException, OverflowMode, Prepared, Progress, State, Status,
     Target, Usage, WriteExtent, WriteTarget,

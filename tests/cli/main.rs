@@ -22,5 +22,6 @@ mod inspect;
 #[path = "../common/pattern.rs"]
 mod pattern;
 mod pitfalls;
+mod recover;
 mod table;
 mod usage;

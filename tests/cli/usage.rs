@@ -5,9 +5,9 @@ use std::path::Path;
 
 use crate::harness::Scratch;
 
-const COMMANDS: [&str; 13] = [
+const COMMANDS: [&str; 15] = [
     "create", "info", "check", "map", "compare", "convert", "snapshot", "merge", "resize", "amend",
-    "io", "dump", "table",
+    "io", "dump", "restore", "recover", "table",
 ];
 
 fn pinned(name: &str, text: &str) {

@@ -47,6 +47,16 @@ impl Iterator for Budget {
     }
 }
 
+/// A case that fails says how it is repeated.
+impl Drop for Budget {
+    fn drop(&mut self) {
+        if self.begun && std::thread::panicking() {
+            let case = self.next.wrapping_sub(1);
+            eprintln!("DMSNAP_SEED={case} repeats the case that failed");
+        }
+    }
+}
+
 /// Whether this is a long run by `make torture`.
 pub(crate) fn is_torture() -> bool {
     number("DMSNAP_TORTURE").is_some()

@@ -13,6 +13,7 @@ impl Host {
     }
 
     pub fn crash(&mut self, rng: &mut Rng) {
+        self.power_cuts += 1;
         self.cow.fuse.set(None);
         self.cow.lose_power(rng);
         self.origin.lose_power(rng);

@@ -32,6 +32,8 @@ pub struct Host {
     pub held: BTreeMap<u64, (NewException, u64, u64)>,
     pub merging: bool,
     pub described: bool,
+    /// How often power was lost.
+    pub power_cuts: u64,
 }
 
 fn sector_bytes(stamp: u64) -> Vec<u8> {
@@ -112,6 +114,7 @@ impl Host {
             held: BTreeMap::new(),
             merging: false,
             described,
+            power_cuts: 0,
         }
     }
 

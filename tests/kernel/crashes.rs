@@ -7,13 +7,13 @@ use dmsnap::storage::testing::Recorder;
 use dmsnap::storage::{MemoryStorage, SharedStorage};
 use dmsnap::{CreateOptions, Format, Image, OpenOptions, OriginChoice};
 
+use crate::budget::{self, Random};
 use crate::library;
 use crate::pair::Pair;
-use crate::sequence::{self, Random};
 use crate::together::{Case, Desk};
 
 pub(crate) fn all() -> Vec<Case> {
-    let seed = sequence::seed();
+    let seed = budget::seed();
     let cases = (0..10).map(|number| {
         let sectors = [1, 8, 16][number as usize % 3];
         let merging = number % 2 == 1;

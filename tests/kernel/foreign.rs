@@ -6,13 +6,17 @@ use std::process::Output;
 
 use dmsnap::ErrorKind;
 
+use crate::golden;
+use crate::guest::{Guest, hash};
 use crate::library::{self, sha256};
 use crate::pair::Pair;
+use crate::reference::Reference;
 use crate::shapes;
 use crate::stores::{self, Store};
 use crate::together::{Case, Desk};
 use crate::tool;
-use crate::twins::{self, Twin, Verdict};
+use crate::twins;
+use crate::verdict::{self, Lying, Verdict};
 
 /// We go on with every kernel-made store, the kernel goes on after us, and we merge.
 pub(crate) fn continued() -> Vec<Case> {
@@ -67,39 +71,51 @@ fn convert(desk: &Desk<'_>, store: &Store) -> Output {
     tool::run(desk.directory, &arguments)
 }
 
-/// The kernel judges the damaged twins of golden stores, too.
-pub(crate) fn twins() -> Vec<Case> {
+/// The kernel judges the golden stores and their damaged twins.
+pub(crate) fn judged(guest: &mut Guest) {
+    for (golden, verdict) in judge(guest, golden::all(), |golden| Lying {
+        cow: golden.cow.clone(),
+        origin: golden.origin.clone(),
+        chunk: golden.chunk.into(),
+    }) {
+        let store = Reference::load(&golden.cow).unwrap();
+        let view = store.view(&golden.origin, &golden.cow).ok();
+        assert_eq!(verdict.status, Ok(golden.status), "{}", golden.name);
+        assert_eq!(
+            verdict.view,
+            view.map(|view| hash(&view)),
+            "{}",
+            golden.name
+        );
+        assert!(verdict.untouched, "{}", golden.name);
+    }
     let mut twins = twins::all();
-    twins.retain(|twin| !matches!(twin.verdict, Verdict::RefusedByUs(_)));
+    twins.retain(|twin| !matches!(twin.verdict, twins::Verdict::RefusedByUs(_)));
     assert!(twins.len() >= 20, "{}", twins.len());
-    twins
-        .into_iter()
-        .map(|twin| Case::new(twin.name.clone(), move |desk| judge(desk, &twin)))
-        .collect()
+    for (twin, verdict) in judge(guest, twins, |twin| Lying {
+        cow: twin.cow.clone(),
+        origin: twin.origin.clone(),
+        chunk: twin.chunk.into(),
+    }) {
+        let twins::Verdict::Shows(view) = &twin.verdict else {
+            assert!(verdict.status.is_err(), "{}: {verdict:?}", twin.name);
+            continue;
+        };
+        let (cow, origin) = (library::memory(&twin.cow), library::memory(&twin.origin));
+        let image = library::open(&cow, &origin, false).unwrap();
+        assert_eq!(
+            verdict.status,
+            Ok(image.status().to_string()),
+            "{}",
+            twin.name
+        );
+        assert_eq!(verdict.view, Some(hash(view)), "{}", twin.name);
+        assert!(verdict.untouched, "{}", twin.name);
+    }
 }
 
-fn judge(desk: &Desk<'_>, twin: &Twin) {
-    let (origin, cow) = (desk.directory.join("origin"), desk.directory.join("cow"));
-    fs::write(&origin, &twin.origin).unwrap();
-    fs::write(&cow, &twin.cow).unwrap();
-    let scenario = crate::scenario::Scenario::new(desk.name)
-        .disk("origin", &origin)
-        .disk("cow", &cow);
-    let chunk = twin.chunk;
-    match &twin.verdict {
-        Verdict::Shows(view) => {
-            let scenario = scenario.script(&format!(
-                "snapshot s $origin $cow PO {chunk}
-                 field view $(hash s); field status \"$(status s)\""
-            ));
-            let outcome = desk.kernel(scenario);
-            assert_eq!(outcome.field("view"), sha256(view));
-            let (cow, origin) = (library::memory(&twin.cow), library::memory(&twin.origin));
-            let image = library::open(&cow, &origin, false).unwrap();
-            assert_eq!(outcome.field("status"), image.status().to_string());
-        }
-        _ => {
-            desk.kernel(scenario.script(&format!("fails snapshot s $origin $cow PO {chunk}")));
-        }
-    }
+fn judge<S>(guest: &mut Guest, stores: Vec<S>, lying: impl Fn(&S) -> Lying) -> Vec<(S, Verdict)> {
+    let given: Vec<Lying> = stores.iter().map(lying).collect();
+    let verdicts = verdict::on(guest, &given);
+    stores.into_iter().zip(verdicts).collect()
 }

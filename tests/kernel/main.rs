@@ -6,27 +6,29 @@
 
 #![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
+#[path = "../common/budget.rs"]
+mod budget;
 mod changes;
 mod crashes;
 mod foreign;
 #[path = "../common/golden.rs"]
 mod golden;
+mod guest;
 mod initrd;
 mod layers;
 #[path = "../common/library.rs"]
 mod library;
 mod limits;
 mod merges;
-mod ours;
 mod pair;
 #[path = "../common/pattern.rs"]
 mod pattern;
+mod random;
 #[path = "../common/reference.rs"]
 mod reference;
 mod regenerate;
 mod report;
 mod scenario;
-mod sequence;
 mod shapes;
 mod stores;
 mod together;
@@ -34,16 +36,16 @@ mod tool;
 mod turns;
 #[path = "../common/twins.rs"]
 mod twins;
+mod verdict;
 mod vm;
 
 use std::fs;
 use std::path::Path;
 
+use guest::Guest;
 use library::sha256;
 use reference::Reference;
 use scenario::{Disk, Scenario};
-use sequence::Sequence;
-use shapes::Shape;
 use vm::PATTERN_SEED;
 
 /// An origin of 128 sectors and an empty COW file in `directory`.
@@ -158,36 +160,19 @@ fn we_and_the_kernel_take_turns() {
     cases.extend(layers::all());
     cases.extend(crashes::all());
     cases.extend(foreign::continued());
-    cases.extend(foreign::twins());
     together::run(cases);
 }
 
+/// As they lie, many in one boot.
 #[test]
-fn random_operations_agree() {
-    let seed = sequence::seed();
-    let sequences: Vec<Sequence> = (seed..seed + 8).map(Sequence::random).collect();
-    let shapes: Vec<Shape> = sequences.iter().map(Shape::random).collect();
-    let directory = tempfile::tempdir().unwrap();
-    let stores = stores::make(directory.path(), &shapes);
-    for (sequence, store) in sequences.iter().zip(&stores) {
-        let (origin, cow) = (
-            fs::read(&store.origin).unwrap(),
-            fs::read(&store.cow).unwrap(),
-        );
-        let expected = sequence.view(&origin);
-        assert_eq!(
-            store.view,
-            Some(sha256(&expected)),
-            "the kernel: {sequence:?}"
-        );
-        let reference = Reference::load(&cow).unwrap();
-        assert!(
-            reference.view(&origin, &cow).unwrap() == expected,
-            "reference: {sequence:?}"
-        );
-        assert_eq!(reference.status(), store.status, "{sequence:?}");
-        ours::agrees(sequence, &origin, &cow, &expected);
-    }
+fn the_kernel_judges_golden_stores_and_damaged_twins() {
+    foreign::judged(&mut Guest::boot());
+}
+
+/// Stores of all sizes with all that both sides can do to them.
+#[test]
+fn torture_random_sequences_agree() {
+    random::sequences(40);
 }
 
 /// The golden files are what the scripts make, today's kernel included.

@@ -12,10 +12,10 @@ use dmsnap::{
     ByteRange, ChunkSize, CreateOptions, Format, Image, OpenOptions, OriginChoice, check,
 };
 
+use crate::budget::Random;
 use crate::library::{self, assert_same, exceptions, sha256};
 use crate::pattern;
 use crate::scenario::{Outcome, Scenario};
-use crate::sequence::Random;
 use crate::together::Desk;
 use crate::tool;
 use crate::vm::{PATTERN_SECTORS, PATTERN_SEED};

@@ -43,6 +43,8 @@ pub(crate) struct Scenario {
     pub(crate) name: String,
     pub(crate) disks: Vec<Disk>,
     pub(crate) script: String,
+    /// Programs by name; the script finds them in the directory `$1`.
+    pub(crate) files: Vec<(String, Vec<u8>)>,
     /// The guest kills a script that takes longer.
     pub(crate) limit_seconds: u32,
 }
@@ -53,6 +55,7 @@ impl Scenario {
             name: name.into(),
             disks: Vec::new(),
             script: String::new(),
+            files: Vec::new(),
             limit_seconds: 120,
         }
     }
@@ -64,6 +67,11 @@ impl Scenario {
 
     pub(crate) fn with_disk(mut self, disk: Disk) -> Self {
         self.disks.push(disk);
+        self
+    }
+
+    pub(crate) fn file(mut self, name: &str, bytes: Vec<u8>) -> Self {
+        self.files.push((name.into(), bytes));
         self
     }
 

@@ -5,7 +5,7 @@
 
 use std::fmt::Write;
 
-use crate::sequence::{Random, Sequence};
+use crate::budget::Random;
 use crate::vm::PATTERN_SECTORS;
 
 /// A COW disk of a shape.
@@ -61,18 +61,6 @@ impl Shape {
         self.script.push_str(commands);
         self.script.push('\n');
         self
-    }
-
-    /// One COW disk `cow` and random operations on it.
-    pub(crate) fn random(sequence: &Sequence) -> Self {
-        let name = format!("random-{}", sequence.seed);
-        Self::new(
-            &name,
-            sequence.origin_sectors,
-            sequence.chunk,
-            sequence.cow_sectors,
-        )
-        .script(&sequence.script())
     }
 
     pub(crate) fn store_name(&self, cow: &Cow) -> String {

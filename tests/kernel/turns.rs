@@ -4,10 +4,10 @@ use std::fs;
 
 use dmsnap::{ByteRange, Image};
 
+use crate::budget::{self, Random};
 use crate::library::exceptions;
 use crate::pair::Pair;
 use crate::pattern;
-use crate::sequence::{self, Random};
 use crate::together::Case;
 use crate::tool;
 
@@ -144,7 +144,7 @@ fn ways() -> Vec<Case> {
 
 /// Shapes and turns from a seed that is printed.
 fn random() -> Vec<Case> {
-    let seed = sequence::seed();
+    let seed = budget::seed();
     let one = |number: u64| {
         let mut random = Random(seed + number);
         let sectors = 1 << random.below(9);

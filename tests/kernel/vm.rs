@@ -165,6 +165,9 @@ impl Boot<'_> {
             archive.directory(&directory);
             archive.file(&format!("{directory}/disks"), list.as_bytes());
             archive.file(&format!("{directory}/script"), scenario.script.as_bytes());
+            for (name, bytes) in &scenario.files {
+                archive.file(&format!("{directory}/{name}"), bytes);
+            }
             let limit = scenario.limit_seconds.to_string();
             archive.file(&format!("{directory}/limit"), limit.as_bytes());
         }
@@ -189,9 +192,10 @@ impl Boot<'_> {
         };
         option("-kernel", "", &self.kernel.join("vmlinux"));
         option("-initrd", "", &self.work.join("initrd"));
+        // On a busy machine the emulated timer may seem to stand still, and that check is a panic.
         option(
             "-append",
-            "console=ttyS0 quiet panic=-1 oops=panic",
+            "console=ttyS0 quiet panic=-1 oops=panic no_timer_check rcupdate.rcu_expedited=1",
             Path::new(""),
         );
         option("-serial", "file:", &self.work.join("console"));

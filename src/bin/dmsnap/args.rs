@@ -8,7 +8,7 @@ use dmsnap::{ChunkSize, Format, Image, OpenOptions, OriginChoice};
 
 use crate::failure::{About, Failure, Result};
 use crate::size::{parse_disk_size, parse_size};
-use crate::{output, source};
+use crate::{gate, output, source};
 
 /// A format by name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -176,7 +176,17 @@ impl OriginArgs {
 
     /// Opens a layer with options from here.
     pub(crate) fn open(&self, path: &Path, options: &OpenOptions) -> Result<Image> {
-        let image = Image::open(path, options).about(path)?;
+        self.checked(path, Image::open(path, options).about(path)?)
+    }
+
+    /// Opens a layer whose format was guessed, with the lock or without.
+    pub(crate) fn open_guessed(&self, path: &Path, lock: bool) -> Result<Image> {
+        let options = self.options_over(OriginChoice::FromImageInside)?.lock(lock);
+        let image = Image::open(path, &options);
+        self.checked(path, image.map_err(|error| gate::after_guess(error, path))?)
+    }
+
+    fn checked(&self, path: &Path, image: Image) -> Result<Image> {
         if let (Some(size), Some(descriptor)) = (self.disk_size, image.descriptor()) {
             return Err(Failure::at(
                 path,
@@ -300,7 +310,7 @@ pub(crate) fn once<T>(what: &str, setting: &mut Option<T>, own: Option<T>) -> Re
     }
 }
 
-fn parse_chunk_size(text: &str) -> std::result::Result<ChunkSize, String> {
+pub(crate) fn parse_chunk_size(text: &str) -> std::result::Result<ChunkSize, String> {
     ChunkSize::from_bytes(parse_size(text)?)
         .map_err(|_| "a chunk is a power of two from 512 to 1G bytes".to_string())
 }

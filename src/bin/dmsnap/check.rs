@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::ValueEnum;
 use dmsnap::store::{FindingKind, Severity};
-use dmsnap::{CheckOptions, CheckOutcome, ErrorKind, Repair};
+use dmsnap::{CheckOptions, CheckOutcome, ErrorKind, Repair, Treatment};
 use serde::Serialize;
 
 use crate::args::{FormatArg, OriginArgs};
@@ -19,7 +19,8 @@ Only FILE is looked at, not what lies below; of an --origin only the size, to te
 a descriptor lie past the end. A leak is a chunk before the next free one that occupies space and that no record names; \
 what lies behind the next free chunk is no leak, later writes use it. Repairable is the trace of an interrupted \
 operation: no data is lost, but no kernel should write to the file before it is gone; or one damaged slot of the image \
-descriptor, which is written anew from the other. Corruption is never repaired here.
+descriptor, which is written anew from the other. Corruption is never repaired here, and beside it nothing is; a new \
+layer of what is certain is made by `dmsnap recover`. With -r each finding says whether it was mended, or left and why.
 
 Exit codes: 0 nothing wrong (any more); 1 the check could not be completed; 2 corruption; 3 leaks or something \
 repairable, but no corruption; 63 not a layer, nothing to check.")]
@@ -96,12 +97,18 @@ struct Details {
 #[derive(Serialize)]
 struct Finding {
     severity: &'static str,
+    kind: &'static str,
     /// Whether a new descriptor would mend it.
     #[serde(skip)]
     is_descriptor: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     offset: Option<u64>,
     message: String,
+    /// What a repair did: `mended` or `left`, and then why.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    repair: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'static str>,
 }
 
 fn is_zero(number: &u64) -> bool {
@@ -157,22 +164,69 @@ fn options(args: &Args) -> Result<CheckOptions> {
     Ok(options)
 }
 
-impl Outcome {
-    fn new(args: &Args, outcome: &CheckOutcome) -> Outcome {
-        let report = &outcome.report;
-        let chunk = report.chunk_size;
-        let findings = report.findings.iter().map(|finding| Finding {
+impl Finding {
+    fn new(finding: &dmsnap::store::Finding, treatment: Treatment) -> Finding {
+        let (repair, reason) = match treatment {
+            Treatment::Mended => (Some("mended"), None),
+            Treatment::Left(reason) => (Some("left"), Some(reason)),
+            _ => (None, None),
+        };
+        Finding {
             severity: match finding.severity {
                 Severity::Note => "note",
                 Severity::Leak => "leak",
                 Severity::Repairable => "repairable",
                 Severity::Corruption => "corruption",
             },
+            kind: kind_name(finding.kind),
             is_descriptor: finding.severity == Severity::Corruption
                 && finding.kind == FindingKind::Descriptor,
             offset: finding.offset,
             message: finding.message.clone(),
-        });
+            repair,
+            reason,
+        }
+    }
+
+    fn print(&self) -> Result<()> {
+        let place = self
+            .offset
+            .map_or(String::new(), |offset| format!(" at offset {offset}"));
+        let done = match (self.repair, self.reason) {
+            (Some(repair), Some(reason)) => format!(" ({repair}: {reason})"),
+            (Some(repair), None) => format!(" ({repair})"),
+            _ => String::new(),
+        };
+        output::line(format_args!(
+            "{}{place}: {}{done}",
+            self.severity, self.message
+        ))
+    }
+}
+
+fn kind_name(kind: FindingKind) -> &'static str {
+    match kind {
+        FindingKind::Invalid => "invalid",
+        FindingKind::Descriptor => "descriptor",
+        FindingKind::IllegalNewChunk => "illegal-new-chunk",
+        FindingKind::TruncatedData => "truncated-data",
+        FindingKind::DuplicateOldChunk => "duplicate-old-chunk",
+        FindingKind::SharedNewChunk => "shared-new-chunk",
+        FindingKind::RepeatedRecord => "repeated-record",
+        FindingKind::PastEnd => "past-end",
+        FindingKind::StaleSlots => "stale-slots",
+        FindingKind::MissingArea => "missing-area",
+        FindingKind::Leak => "leak",
+        _ => "other",
+    }
+}
+
+impl Outcome {
+    fn new(args: &Args, outcome: &CheckOutcome) -> Outcome {
+        let report = &outcome.report;
+        let chunk = report.chunk_size;
+        let findings = report.findings.iter().zip(&outcome.treatments);
+        let findings = findings.map(|(finding, treatment)| Finding::new(finding, *treatment));
         Outcome {
             filename: args.file.display().to_string(),
             format: "dmsnap",
@@ -211,15 +265,7 @@ impl Outcome {
 
     fn print(&self) -> Result<()> {
         let details = &self.format_specific.data;
-        for finding in &details.findings {
-            let place = finding
-                .offset
-                .map_or(String::new(), |offset| format!(" at offset {offset}"));
-            output::line(format_args!(
-                "{}{place}: {}",
-                finding.severity, finding.message
-            ))?;
-        }
+        details.findings.iter().try_for_each(Finding::print)?;
         let fixed = [
             (self.leaks_fixed, "leaked chunk", "given back"),
             (details.repaired, "finding", "mended"),
@@ -246,7 +292,7 @@ impl Outcome {
         }
         if self.corruptions > 0 {
             output::line(format_args!(
-                "{}: data is lost or may be wrong. Work on a copy; nothing here repairs this.",
+                "{}: data is lost or may be wrong. Not repaired here: `dmsnap recover` saves what is certain.",
                 output::count(self.corruptions, "corruption")
             ))?;
             if details.findings.iter().any(|found| found.is_descriptor) {

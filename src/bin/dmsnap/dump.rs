@@ -1,27 +1,44 @@
 //! `dmsnap dump`
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
-use dmsnap::format::{Descriptor, Header};
-use dmsnap::store::State;
+use dmsnap::format::Header;
+use dmsnap::storage::{FileOptions, LockMode, SharedStorage, Storage};
+use dmsnap::store::{RawMetadata, State};
 use dmsnap::units::OriginChunk;
-use dmsnap::{Image, ImageInfo, OpenOptions, OriginChoice, inspect};
+use dmsnap::{
+    ChunkSize, Image, ImageInfo, MetadataOptions, OpenOptions, OriginChoice, inspect, read_metadata,
+};
 use serde::Serialize;
 
-use crate::args::{LayerFormat, OriginArgs};
+use crate::args::{LayerFormat, OriginArgs, parse_chunk_size};
 use crate::failure::{About, Failure, Result};
 use crate::info::state_name;
+use crate::metadata::{DescriptorFields, Metadata};
 use crate::output::{self, OutputFormat};
 
 /// Print a layer's metadata: header, descriptor, exceptions
 #[derive(clap::Args)]
 #[command(after_help = "\
 Only FILE is looked at: what is said of what lies below changes nothing here. Exceptions are printed as runs in the order of the disk, with chunk numbers as they are in the \
-file. Of an invalidated store only header and descriptor are shown.")]
+file. JSON holds the whole metadata besides, record by record as it lies in the file: what `dmsnap restore` writes back. Of an \
+invalidated store the exceptions are shown there only.
+
+With --raw nothing but the metadata as it lies in the file is shown, damaged or not.")]
 pub(crate) struct Args {
     /// Form of the output
     #[arg(long, value_name = "FORM", default_value = "human")]
     output: OutputFormat,
+    /// The metadata as it lies in the file, also of a damaged store, with records behind the end of the log
+    #[arg(long)]
+    raw: bool,
+    /// Go on behind the end of the log, through all areas that hold something
+    #[arg(long, requires = "raw")]
+    all_areas: bool,
+    /// Size of a chunk, if the header does not tell it any more
+    #[arg(long, value_name = "SIZE", value_parser = parse_chunk_size, requires = "raw")]
+    chunk_size: Option<ChunkSize>,
     /// Take no lock: an image in use may change meanwhile
     #[arg(short = 'U', long)]
     force_share: bool,
@@ -39,10 +56,20 @@ struct Dump {
     filename: String,
     state: &'static str,
     header: HeaderDump,
-    descriptor: Option<DescriptorDump>,
+    descriptor: Option<DescriptorFields>,
     /// First chunk that was never handed out.
     next_free: u64,
     exceptions: Vec<Run>,
+    metadata: Metadata,
+}
+
+/// What can be told of any store.
+#[derive(Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct RawDump {
+    filename: String,
+    file_size: u64,
+    metadata: Metadata,
 }
 
 #[derive(Serialize)]
@@ -56,20 +83,6 @@ struct HeaderDump {
 
 #[derive(Serialize)]
 #[serde(rename_all = "kebab-case")]
-struct DescriptorDump {
-    generation: u64,
-    incompatible_features: u64,
-    compatible_features: u64,
-    virtual_size: u64,
-    uuid: String,
-    backing_uuid: Option<String>,
-    backing_size: u64,
-    backing_filename: Option<String>,
-    backing_filename_format: Option<String>,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "kebab-case")]
 struct Run {
     old_chunk: u64,
     new_chunk: u64,
@@ -79,6 +92,9 @@ struct Run {
 pub(crate) fn run(args: &Args) -> Result<u8> {
     args.format.check(&args.file)?;
     let path = &args.file;
+    if args.raw {
+        return raw(args);
+    }
     let info = inspect(path).about(path)?;
     for damage in &info.descriptor_damage {
         output::warn(format_args!("{}: {damage}", path.display()));
@@ -92,15 +108,52 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
         filename: path.display().to_string(),
         state: state_name(info.state),
         header: HeaderDump::from(&info.header),
-        descriptor: info.descriptor.as_ref().map(DescriptorDump::from),
+        descriptor: info.descriptor.as_ref().map(DescriptorFields::from),
         next_free: next_free(&info),
         exceptions,
+        metadata: Metadata::from(&metadata(args)?.0),
     };
     match args.output {
         OutputFormat::Json => output::json(&dump)?,
         OutputFormat::Human => dump.print()?,
     }
     Ok(0)
+}
+
+fn raw(args: &Args) -> Result<u8> {
+    let (metadata, file_size) = metadata(args)?;
+    match args.output {
+        OutputFormat::Json => output::json(&RawDump {
+            filename: args.file.display().to_string(),
+            file_size,
+            metadata: Metadata::from(&metadata),
+        })?,
+        OutputFormat::Human => {
+            output::line(format_args!("file: {}", args.file.display()))?;
+            output::line(format_args!("file size: {file_size} bytes"))?;
+            Metadata::from(&metadata).print()?;
+        }
+    }
+    Ok(0)
+}
+
+/// The metadata as it lies in the file, and the file's size.
+fn metadata(args: &Args) -> Result<(RawMetadata, u64)> {
+    let path = &args.file;
+    let file = FileOptions::new()
+        .lock(LockMode::None)
+        .open(path)
+        .about(path)?;
+    let size = file.size().about(path)?;
+    let mut options = MetadataOptions::new()
+        .lock(!args.force_share)
+        .all_areas(args.all_areas);
+    if let Some(chunk_size) = args.chunk_size {
+        options = options.chunk_size(chunk_size);
+    }
+    let storage: SharedStorage = Arc::new(file);
+    let metadata = read_metadata(&storage, &options).about(path)?;
+    Ok((metadata, size))
 }
 
 fn exceptions(args: &Args) -> Result<Vec<Run>> {
@@ -141,22 +194,6 @@ impl From<&Header> for HeaderDump {
     }
 }
 
-impl From<&Descriptor> for DescriptorDump {
-    fn from(descriptor: &Descriptor) -> DescriptorDump {
-        DescriptorDump {
-            generation: descriptor.generation,
-            incompatible_features: descriptor.incompatible.bits(),
-            compatible_features: descriptor.compatible,
-            virtual_size: descriptor.virtual_size,
-            uuid: descriptor.uuid.to_string(),
-            backing_uuid: descriptor.origin_uuid.map(|uuid| uuid.to_string()),
-            backing_size: descriptor.origin_size,
-            backing_filename: descriptor.origin_name.clone(),
-            backing_filename_format: descriptor.origin_format.clone(),
-        }
-    }
-}
-
 impl Dump {
     fn print(&self) -> Result<()> {
         output::line(format_args!("file: {}", self.filename))?;
@@ -191,26 +228,5 @@ impl Dump {
             ))?;
         }
         Ok(())
-    }
-}
-
-impl DescriptorDump {
-    fn print(&self) -> Result<()> {
-        let text = |value: &Option<String>| value.clone().unwrap_or_else(|| "none".to_owned());
-        output::line(format_args!(
-            "descriptor: generation={} virtual_size={} uuid={}",
-            self.generation, self.virtual_size, self.uuid
-        ))?;
-        output::line(format_args!(
-            "    features: incompatible={:#x} compatible={:#x}",
-            self.incompatible_features, self.compatible_features
-        ))?;
-        output::line(format_args!(
-            "    backing: {} format={} size={} uuid={}",
-            text(&self.backing_filename),
-            text(&self.backing_filename_format),
-            self.backing_size,
-            text(&self.backing_uuid)
-        ))
     }
 }

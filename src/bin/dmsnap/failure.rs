@@ -122,9 +122,9 @@ const NO_SPACE: &str = "nothing that was flushed is lost; add space and try agai
 fn hint(error: &Error) -> Option<&'static str> {
     match error.kind() {
         ErrorKind::SnapshotInvalid => Some(
-            "its data is refused for good; `dmsnap dump` shows the header. Go back to a backup, or remove the file and create a new \
-             layer over the origin. That holds what was last written or merged to it; if a merge of this layer had begun, it is \
-             inconsistent.",
+            "its data is not to be trusted. `dmsnap recover` saves what its log holds to a new file; that is complete only if no write to \
+             the origin was the cause. Else go back to a backup, or create a new layer over the origin, which holds what was last \
+             written or merged to it; if a merge of this layer had begun, it is inconsistent.",
         ),
         ErrorKind::Busy => {
             Some("close the program that uses it, or detach the device, and try again.")
@@ -134,8 +134,8 @@ fn hint(error: &Error) -> Option<&'static str> {
             "name the right origin with --origin PATH; --ignore-origin-uuid goes on all the same, most likely with wrong content.",
         ),
         ErrorKind::Corrupt => Some(
-            "`dmsnap check` lists what is wrong. An image descriptor can be mended: `dmsnap amend` writes one anew \
-             (--add-descriptor SIZE) or takes it away (--remove-descriptor).",
+            "`dmsnap check` lists what is wrong, `dmsnap recover` saves what is certain to a new file. An image descriptor can be mended: \
+             `dmsnap amend` writes one anew (--add-descriptor SIZE) or takes it away (--remove-descriptor).",
         ),
         // The operating system's word on a file that the user named needs no hint.
         ErrorKind::NotFound if !error.message().is_empty() => Some(

@@ -1,37 +1,32 @@
-//! Whether files may be opened because an image names them.
+//! Files that images name: what may be opened because of that, and which they are.
 
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use dmsnap::format::{Descriptor, Header, HeaderState};
 use dmsnap::storage::{FileOptions, LockMode, Storage};
-use dmsnap::{Format, OriginChoice};
+use dmsnap::{Error, ErrorKind, Format};
 
 use crate::failure::{About, Failure, Result};
 
 /// Layers that the library follows.
 const MAX_DEPTH: usize = 64;
 
-/// What to do with the backing that the layer at `path` names, its format having been guessed from its content.
+/// The failure of opening a layer whose format was guessed, by [`OriginChoice::FromImageInside`](dmsnap::OriginChoice::FromImageInside).
 ///
 /// Whoever writes a raw disk, a guest above all, can write a layer's header and descriptor into it. Then a tool that guesses formats
 /// and follows names would read any file for them. So after a guess only names inside the layer's own directory are followed, all
 /// the way down.
-pub(crate) fn after_guess(path: &Path) -> Result<OriginChoice> {
-    let mut layer = path.to_path_buf();
-    for _ in 0..MAX_DEPTH {
-        let Some((name, format)) = stored_backing(&layer)? else {
-            return Ok(OriginChoice::FromImage);
-        };
-        if !is_inside(&name) {
-            return Err(refusal(path, &layer, &name));
-        }
-        if format.as_deref() != Some(Format::Dmsnap.name()) {
-            return Ok(OriginChoice::FromImage);
-        }
-        layer = layer.parent().unwrap_or(Path::new("")).join(name);
+pub(crate) fn after_guess(error: Error, path: &Path) -> Failure {
+    if error.kind() != ErrorKind::OriginRefused || is_bare(path) {
+        return error.with_path(path.display().to_string()).into();
     }
-    // The library refuses such a chain, and says why.
-    Ok(OriginChoice::FromImage)
+    Failure::at(
+        path,
+        format!("{error}; its format was guessed, and a guest can write such a name into a raw disk"),
+    )
+    .with_hint(
+        "say -f dmsnap if this is a layer that you trust, -f raw if these are the bytes of a disk, or --origin PATH.",
+    )
 }
 
 /// The file at `path` and those below it, as far as that can be found out: a new file must be none of them.
@@ -101,50 +96,3 @@ fn records(path: &Path) -> Result<Records> {
 }
 
 const SLOT: u64 = dmsnap::format::DESCRIPTOR_SLOT_SIZE as u64;
-
-/// Whether a name leads to no other directory than one below the file that stores it.
-fn is_inside(name: &str) -> bool {
-    let stays = |component| matches!(component, Component::Normal(_) | Component::CurDir);
-    Path::new(name).components().all(stays)
-}
-
-fn refusal(path: &Path, layer: &Path, name: &str) -> Failure {
-    let whose = if layer == path {
-        "it".to_owned()
-    } else {
-        layer.display().to_string()
-    };
-    Failure::at(
-        path,
-        format!("{whose} names the backing \"{name}\", and the format was guessed: a guest can write such a name into a raw disk"),
-    )
-    .with_hint(
-        "say -f dmsnap if this is a layer that you trust, -f raw if these are the bytes of a disk, or --origin PATH.",
-    )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::is_inside;
-
-    #[test]
-    fn test_names_that_lead_away_are_found() {
-        for name in [
-            "base.raw",
-            "./base.raw",
-            "images/base.raw",
-            "a..b",
-            "json:{}",
-        ] {
-            assert!(is_inside(name), "{name}");
-        }
-        for name in [
-            "/base.raw",
-            "../base.raw",
-            "images/../../base.raw",
-            "images/..",
-        ] {
-            assert!(!is_inside(name), "{name}");
-        }
-    }
-}

@@ -229,14 +229,17 @@ pub(crate) fn state_name(state: State) -> &'static str {
 /// Facts about the files below the top one.
 fn facts_below(args: &Args) -> Result<Vec<Facts>> {
     let path = &args.file;
-    let stored = match args.format {
-        None if !args.origin.is_given() => gate::after_guess(path)?,
-        _ => OriginChoice::FromImage,
+    let is_guess = args.format.is_none() && !args.origin.is_given();
+    let stored = if is_guess {
+        OriginChoice::FromImageInside
+    } else {
+        OriginChoice::FromImage
     };
     let options = args.origin.options_over(stored)?.lock(false);
     let image = match Image::open(path, &options) {
         // There is nothing below it that would be any use.
         Err(error) if error.kind() == ErrorKind::SnapshotInvalid => return Ok(Vec::new()),
+        Err(error) if is_guess => return Err(gate::after_guess(error, path)),
         other => other.about(path)?,
     };
     let chain = image.info().about(path)?.chain;

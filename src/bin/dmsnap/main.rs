@@ -18,9 +18,12 @@ mod info;
 mod io;
 mod map;
 mod merge;
+mod metadata;
 mod output;
 mod progress;
+mod recover;
 mod resize;
+mod restore;
 mod signal;
 mod size;
 mod snapshot;
@@ -48,7 +51,7 @@ A layer holds what differs from the image below it, its backing or origin. The s
 
 Sizes and offsets are bytes, or take a suffix: 4k, 16K, 1.5G (k, M, G, T, P, E are powers of 1024).
 
-Exit codes: 0 done; 1 failed, or wrong usage; check and compare have more (see their help); \
+Exit codes: 0 done; 1 failed, or wrong usage; check, compare and recover have more (see their help); \
 128 + N stopped by signal N after cleaning up.";
 
 /// The subcommands, and what runs each.
@@ -66,6 +69,8 @@ enum Command {
     Amend(amend::Args),
     Io(io::Args),
     Dump(dump::Args),
+    Restore(restore::Args),
+    Recover(recover::Args),
     Table(table::Args),
 }
 
@@ -98,6 +103,8 @@ fn run(command: Command) -> failure::Result<u8> {
         Command::Amend(args) => amend::run(&args),
         Command::Io(args) => io::run(&args),
         Command::Dump(args) => dump::run(&args),
+        Command::Restore(args) => restore::run(&args),
+        Command::Recover(args) => recover::run(&args),
         Command::Table(args) => table::run(&args),
     }
 }

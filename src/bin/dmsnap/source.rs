@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 use dmsnap::format::{HEADER_SIZE, SNAP_MAGIC};
 use dmsnap::storage::{FileOptions, FileStorage, LockMode, Storage};
 use dmsnap::units::SECTOR_SIZE;
-use dmsnap::{ByteRange, ExtentKind, Format, Image, OriginChoice};
+use dmsnap::{ByteRange, ExtentKind, Format, Image};
 
 use crate::args::OriginArgs;
 use crate::failure::{About, Failure, Result};
-use crate::{gate, output};
+use crate::output;
 
 /// Beginnings of formats that other tools know and this one does not, so that nobody takes their containers for the bytes of a disk.
 const OTHER_FORMATS: [(&[u8], &str); 7] = [
@@ -91,26 +91,25 @@ impl Source {
     /// Opens an image for reading.
     pub(crate) fn open(path: &Path, how: How<'_>) -> Result<Source> {
         match how.format {
-            Some(format) => Source::open_as(path, format, OriginChoice::FromImage, how),
-            None => {
-                let format = guess_format(path)?;
-                let stored = match format {
-                    Format::Dmsnap if !how.origin.is_given() => gate::after_guess(path)?,
-                    _ => OriginChoice::FromImage,
-                };
-                Source::open_as(path, format, stored, how)
-            }
+            Some(format) => Source::open_as(path, format, how),
+            None => match guess_format(path)? {
+                Format::Dmsnap if !how.origin.is_given() => {
+                    let image = how.origin.open_guessed(path, !how.share)?;
+                    Ok(Source::Layer(Box::new(image)))
+                }
+                format => Source::open_as(path, format, how),
+            },
         }
     }
 
-    fn open_as(path: &Path, format: Format, stored: OriginChoice, how: How<'_>) -> Result<Source> {
+    fn open_as(path: &Path, format: Format, how: How<'_>) -> Result<Source> {
         match format {
             Format::Raw => {
                 how.origin.refuse_for_raw(path)?;
                 RawImage::open(path, how.share).map(|raw| Source::Raw(Box::new(raw)))
             }
             Format::Dmsnap => {
-                let options = how.origin.options_over(stored)?.lock(!how.share);
+                let options = how.origin.options()?.lock(!how.share);
                 let image = how.origin.open(path, &options)?;
                 Ok(Source::Layer(Box::new(image)))
             }

@@ -114,15 +114,20 @@ impl FileOptions {
                 .create_new(true)
                 .open(path);
             let file = file.map_err(|error| Error::io("create", error))?;
-            return self.finish(file, true, name).inspect_err(|_| {
-                // Only we can have made it: it did not exist a moment ago.
-                let _ = fs::remove_file(path);
-            });
+            let made = file.metadata().map_err(|error| Error::io("create", error))?;
+            let finished = self.finish(file, true, name);
+            return finished.inspect_err(|_| remove_if(path, Some(identity(&made))));
         }
         // Asked first because opening a FIFO waits, and opening some devices acts.
-        let metadata = fs::metadata(path).map_err(|error| Error::io("open", error))?;
-        let kind = kind_of(&metadata)?;
+        let found = fs::metadata(path).map_err(|error| Error::io("open", error))?;
+        let kind = kind_of(&found)?;
         let file = open_as(path, kind, self.wants_write(), 0)?;
+        let opened = file.metadata().map_err(|error| Error::io("open", error))?;
+        // What is a device by now was opened without the care that devices need.
+        if identity(&opened) != identity(&found) && kind_of(&opened)? != kind {
+            let text = "became another kind of file while it was being opened";
+            return Err(Error::new(ErrorKind::Busy, text));
+        }
         self.finish(file, self.wants_write(), name)
     }
 
@@ -324,10 +329,37 @@ fn alignment(file: &File, kind: FileKind) -> Result<Alignment> {
     Alignment::new(memory, block, sys::page_size())
 }
 
+/// Removes a file that was made in vain, unless its name means another one by now.
+pub(crate) fn remove_if(path: &Path, id: Option<(u64, u64)>) {
+    let found = fs::symlink_metadata(path).map(|found| identity(&found));
+    if found.ok() == id && id.is_some() {
+        let _ = fs::remove_file(path);
+    }
+}
+
 /// A file is known by device and inode, a block device by its number: its node may exist more than once.
 fn identity(metadata: &Metadata) -> (u64, u64) {
     if metadata.file_type().is_block_device() {
         return (metadata.rdev(), 0);
     }
     (metadata.dev(), metadata.ino())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn test_a_file_that_took_the_name_of_a_failed_one_is_not_removed() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("new");
+        let made = File::create(&path).unwrap();
+        let id = identity(&made.metadata().unwrap());
+        fs::write(directory.path().join("other"), "kept").unwrap();
+        fs::rename(directory.path().join("other"), &path).unwrap();
+        remove_if(&path, Some(id));
+        assert_eq!(fs::read(&path).unwrap(), b"kept");
+        remove_if(&path, Some(identity(&fs::metadata(&path).unwrap())));
+        assert!(!path.exists());
+    }
 }

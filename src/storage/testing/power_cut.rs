@@ -13,6 +13,9 @@ const ONE_BY_ONE: usize = 24;
 /// Up to so many operations, all subsets are enumerated.
 const ALL_SUBSETS: usize = 6;
 
+/// Up to so many sectors, all subsets of them are enumerated where one operation is torn.
+const ALL_SECTORS: u64 = 8;
+
 /// How much of one operation has reached the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kept {
@@ -26,6 +29,8 @@ pub enum Kept {
     AllButFirst(u64),
     /// Each sector or not, by a seed.
     Scattered(u64),
+    /// Those of its first 64 sectors whose bits are set.
+    Sectors(u64),
 }
 
 impl Kept {
@@ -45,15 +50,24 @@ impl Kept {
             Kept::All => vec![range],
             Kept::First(sectors) => between(range.start, border(sectors)),
             Kept::AllButFirst(sectors) => between(border(sectors), range.end()),
-            Kept::Scattered(seed) => {
+            Kept::Scattered(_) | Kept::Sectors(_) => {
                 let sectors = range.end().div_ceil(SECTOR_SIZE) - first;
-                let kept = (0..sectors).filter(|&sector| mix(seed ^ mix(sector)) & 1 == 1);
+                let kept = (0..sectors).filter(|&sector| self.has(sector));
                 kept.map(|sector| {
                     let (start, end) = (border(sector), border(sector + 1));
                     ByteRange::new(start, end - start)
                 })
                 .collect()
             }
+        }
+    }
+
+    /// Whether that sector of a scattered operation was kept.
+    fn has(self, sector: u64) -> bool {
+        match self {
+            Kept::Scattered(seed) => mix(seed ^ mix(sector)) & 1 == 1,
+            Kept::Sectors(bits) => sector < 64 && bits >> sector & 1 == 1,
+            _ => false,
         }
     }
 }
@@ -100,10 +114,33 @@ pub(super) fn states(position: usize, pending: &[Sectors]) -> Vec<PowerCut> {
             }
         }
     }
+    states.extend(last_torn(pending));
     states
         .into_iter()
         .map(|kept| PowerCut { position, kept })
         .collect()
+}
+
+/// The last operation, which was under way, with each subset of its sectors, after all others or without them.
+///
+/// With more of them than four, only where it is nearly alone, as the write of a metadata area is between two flushes.
+fn last_torn(pending: &[Sectors]) -> Vec<Vec<Kept>> {
+    let count = pending.len();
+    let sectors = pending.last().copied().unwrap_or(0);
+    let most = if count <= 2 { ALL_SECTORS } else { 4 };
+    if sectors < 2 || sectors > most {
+        return Vec::new();
+    }
+    let torn = |bits, before| {
+        let mut kept = vec![before; count];
+        kept[count - 1] = Kept::Sectors(bits);
+        kept
+    };
+    let subsets = 1..(1 << sectors) - 1;
+    let alone = if count > 1 { Kept::Nothing } else { Kept::All };
+    let others = subsets.clone().filter(|_| alone != Kept::All);
+    let with = subsets.map(|bits| torn(bits, Kept::All));
+    with.chain(others.map(|bits| torn(bits, alone))).collect()
 }
 
 /// All indices if they are few, else some spread evenly, the ends among them.
@@ -223,6 +260,24 @@ mod tests {
                 .iter()
                 .all(|cut| cut.kept.len() == 3 && cut.position == 9)
         );
+    }
+
+    #[test]
+    fn test_a_small_operation_is_torn_in_every_way() {
+        let torn = |pending: &[Sectors]| -> HashSet<_> {
+            let states = states(1, pending);
+            states.into_iter().map(|cut| cut.kept).collect()
+        };
+        let area = torn(&[8]);
+        assert!((1..255).all(|bits| area.contains(&vec![Kept::Sectors(bits)])));
+        let second = torn(&[1, 1, 1, 4]);
+        for before in [Kept::All, Kept::Nothing] {
+            let with = |bits| vec![before, before, before, Kept::Sectors(bits)];
+            assert!((1..15).all(|bits| second.contains(&with(bits))));
+        }
+        let range = ByteRange::new(512, 3 * 512);
+        let ends = [ByteRange::new(512, 512), ByteRange::new(1536, 512)];
+        assert_eq!(Kept::Sectors(0b101).parts(range), ends);
     }
 
     #[test]

@@ -27,7 +27,8 @@ class ToolError(Exception):
 
 
 def run(*command, status=0):
-    """Output of a program, standard error included, which must end with this status."""
+    """Output of a program, standard error included, which must end with one of these statuses."""
+    expected = status if isinstance(status, tuple) else (status,)
     words = [str(word) for word in command]
     done = subprocess.run(
         words,
@@ -39,9 +40,9 @@ def run(*command, status=0):
         timeout=TIMEOUT,
         check=False,
     )
-    if done.returncode != status:
+    if done.returncode not in expected:
         raise ToolError(
-            f"{' '.join(words)}: status {done.returncode} instead of {status}, output:\n"
+            f"{' '.join(words)}: status {done.returncode}, expected {status}, output:\n"
             f"{done.stdout}"
         )
     return done.stdout
