@@ -12,7 +12,8 @@ impl ExceptionTable {
     pub fn from_log(log: impl Iterator<Item = (u64, u64)>) -> ExceptionTable {
         let mut builder = TableBuilder::default();
         log.for_each(|(old, new)| builder.push_run(OriginChunk(old), CowChunk(new), 1));
-        ExceptionTable(builder.finish().0)
+        let (table, _) = builder.finish().expect("memory for a table");
+        ExceptionTable(table)
     }
 
     /// Adds one exception; the old chunk must not have one.

@@ -104,7 +104,7 @@ fn sync_directory(path: &Path) -> Result<()> {
     let directory = parent.unwrap_or(Path::new("."));
     let synced = File::open(directory).and_then(|file| file.sync_all());
     synced.map_err(|error| {
-        Error::io("sync directory", error).with_path(directory.display().to_string())
+        Error::io("sync the directory", error).with_path(path.display().to_string())
     })
 }
 

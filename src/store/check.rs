@@ -5,6 +5,7 @@
 use super::areas::{AreaReader, Scan};
 use super::load::{LoadOptions, PlanTurns, Preamble, PreambleReader, check_size};
 use super::locate::SecondLook;
+use super::memory;
 use super::plan::Plan;
 use super::records::{Closed, Records, conflict_text, shared_text};
 use crate::error::{Error, ErrorKind, Result};
@@ -208,7 +209,7 @@ impl CheckReader {
     /// The next reads, or `None` when everything was looked at.
     ///
     /// # Errors
-    /// None at present; the signature is that of [`Loader::next_plan`](super::Loader::next_plan).
+    /// [`ErrorKind::NoMemory`].
     pub fn next_plan(&mut self) -> Result<Option<Plan>> {
         let steps = match (self.preamble.next_steps(), &mut self.areas) {
             (Some(steps), _) => Some(steps),
@@ -220,10 +221,12 @@ impl CheckReader {
             }
             (None, _) => None,
         };
-        let steps = steps.or_else(|| {
-            self.second_look
-                .next_steps(&mut self.records, |closed| closed.findings().collect())
-        });
+        let steps = match steps {
+            Some(steps) => Some(steps),
+            None => self
+                .second_look
+                .next_steps(&mut self.records, |closed| closed.findings().collect())?,
+        };
         Ok(self.plans.give(steps))
     }
 
@@ -244,12 +247,16 @@ impl CheckReader {
             return areas.feed(&reads, &mut |index, first, len| {
                 // One by one, so that each illegal one is a finding.
                 for (index, record) in (index..).zip(first.run(len)) {
-                    if let Err(error) = records.push(index, record, 1) {
-                        let kind = match scan.is_some_and(|scan| scan.is_cut(record.new)) {
-                            true => FindingKind::TruncatedData,
-                            false => FindingKind::IllegalNewChunk,
-                        };
-                        findings.add_error(kind, &error);
+                    match records.push(index, record, 1) {
+                        Ok(()) => {}
+                        Err(error) if error.kind() == ErrorKind::NoMemory => return Err(error),
+                        Err(error) => {
+                            let kind = match scan.is_some_and(|scan| scan.is_cut(record.new)) {
+                                true => FindingKind::TruncatedData,
+                                false => FindingKind::IllegalNewChunk,
+                            };
+                            findings.add_error(kind, &error);
+                        }
                     }
                 }
                 Ok(())
@@ -300,7 +307,7 @@ impl CheckReader {
             );
         }
         let mut second_look = self.second_look;
-        let closed = second_look.take_closed(self.records);
+        let closed = second_look.take_closed(self.records)?;
         check_records(&closed, &second_look, &mut findings);
         let size = preamble
             .descriptor
@@ -317,10 +324,9 @@ impl CheckReader {
             .iter()
             .map(|range| (range.start.0, range.end().0.min(whole)));
         let holes = holes.filter(|(start, end)| start < end);
+        let holes = holes.map(|(start, end)| ByteRange::new(start * bytes, (end - start) * bytes));
         Ok(CheckReport {
-            holes: holes
-                .map(|(start, end)| ByteRange::new(start * bytes, (end - start) * bytes))
-                .collect(),
+            holes: memory::collect(holes)?,
             findings: findings.listed,
             corruptions: findings.corruptions,
             repairable: findings.repairable,

@@ -233,7 +233,7 @@ impl Loader {
     /// the same bytes.
     ///
     /// # Errors
-    /// [`ErrorKind::Corrupt`] if the next metadata area would lie outside the file.
+    /// [`ErrorKind::Corrupt`] if the next metadata area would lie outside the file; [`ErrorKind::NoMemory`].
     pub fn next_plan(&mut self) -> Result<Option<Plan>> {
         let steps = match (self.preamble.next_steps(), &mut self.areas) {
             (Some(steps), _) => Some(steps),
@@ -243,7 +243,7 @@ impl Loader {
                 None => self.second_look.next_steps(&mut self.records, |closed| {
                     let first = closed.contradiction();
                     first.into_iter().map(|(record, _)| record).collect()
-                }),
+                })?,
             },
             (None, None) => None,
         };
@@ -317,7 +317,7 @@ impl Loader {
             end.stale,
         );
         let mut second_look = self.second_look;
-        let closed = second_look.take_closed(self.records);
+        let closed = second_look.take_closed(self.records)?;
         closed.check(&second_look)?;
         let loaded = Loaded {
             table: closed.table,

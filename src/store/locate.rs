@@ -27,15 +27,17 @@ impl SecondLook {
         &mut self,
         records: &mut Records,
         wanted: impl FnOnce(&Closed) -> Vec<Exception>,
-    ) -> Option<Vec<Step>> {
+    ) -> Result<Option<Vec<Step>>> {
         if self.closed.is_none() {
             let records = std::mem::take(records);
-            let scan = records.scan()?;
-            let closed = records.close();
+            let Some(scan) = records.scan() else {
+                return Ok(None);
+            };
+            let closed = records.close()?;
             self.locator = Locator::new(scan, &wanted(&closed));
             self.closed = Some(closed);
         }
-        self.locator.as_mut()?.next_steps()
+        Ok(self.locator.as_mut().and_then(Locator::next_steps))
     }
 
     /// Takes in what was read. `false` if nothing is looked for, so that it was not for here.
@@ -52,8 +54,8 @@ impl SecondLook {
     }
 
     /// The records put together, by now at the latest.
-    pub(crate) fn take_closed(&mut self, records: Records) -> Closed {
-        self.closed.take().unwrap_or_else(|| records.close())
+    pub(crate) fn take_closed(&mut self, records: Records) -> Result<Closed> {
+        self.closed.take().map_or_else(|| records.close(), Ok)
     }
 }
 

@@ -20,6 +20,7 @@ mod load;
 mod locate;
 mod log;
 mod lookup;
+mod memory;
 mod merge_job;
 mod pins;
 mod plan;

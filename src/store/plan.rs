@@ -2,6 +2,7 @@
 
 use crate::sync::Arc;
 
+use super::memory;
 use crate::error::{Error, ErrorKind, Result};
 use crate::units::ByteRange;
 
@@ -231,8 +232,8 @@ impl Plan {
 fn zeroed(len: u64) -> Result<Vec<u8>> {
     // Memory that is zero already costs least, but only other memory can be asked for on trial.
     match usize::try_from(len) {
-        Ok(len) if Vec::<u8>::new().try_reserve_exact(len).is_ok() => Ok(vec![0; len]),
-        _ => {
+        Ok(len) => memory::look_for(len).map(|()| vec![0; len]),
+        Err(_) => {
             let message = format!("no memory for a buffer of {len} bytes");
             Err(Error::new(ErrorKind::NoMemory, message))
         }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::areas::Scan;
 use super::chunk_set::ChunkSet;
 use super::locate::SecondLook;
+use super::memory;
 use super::table::{
     BuildReport, Conflict, ExceptionTable, Findings, MAX_OLD_CHUNK, SharedChunk, TableBuilder,
     find_shared,
@@ -27,7 +28,20 @@ pub(crate) struct Records {
     ascending: bool,
     /// Exceptions for old chunks that no disk can have, as old and new chunk.
     strays: Vec<(u64, u64)>,
+    /// Pieces for which memory was looked for.
+    room: u64,
 }
+
+/// Pieces for which memory is looked for at once.
+const ROOM: u64 = 1 << 15;
+/// What one takes at most: in the builder, twice while that sorts them into buckets, and as a hole.
+const PIECE_BYTES: u64 = 128;
+/// What the builder's buckets take at their beginning.
+const BUCKETS_BYTES: u64 = 4 << 20;
+/// Exceptions that one piece holds at least, if so many follow each other.
+const LONGEST_PIECE: u64 = 1 << 15;
+/// What one exception takes in a map, of which half may be empty.
+const MAPPED_BYTES: usize = 64;
 
 impl Records {
     pub(crate) fn new(scan: Scan) -> Records {
@@ -35,6 +49,8 @@ impl Records {
             scan: Some(scan),
             expected: 2,
             ascending: true,
+            // So little is there.
+            room: ROOM / 8,
             ..Records::default()
         }
     }
@@ -53,7 +69,11 @@ impl Records {
                 self.window = scan.data_window(index, Exception { old, new })?;
             }
             let here = left.min(self.window.1 - new.0);
-            self.push_legal(old, new, here);
+            match self.room.checked_sub(1 + here / LONGEST_PIECE) {
+                Some(room) => self.room = room,
+                None => self.look_for_room(here)?,
+            }
+            self.push_legal(old, new, here)?;
             left -= here;
             if left == 0 {
                 return Ok(());
@@ -63,9 +83,17 @@ impl Records {
         }
     }
 
+    #[cold]
+    fn look_for_room(&mut self, len: u64) -> Result<()> {
+        let pieces = ROOM + 1 + len / LONGEST_PIECE;
+        memory::look_for((pieces * PIECE_BYTES + BUCKETS_BYTES) as usize)?;
+        self.room = ROOM;
+        Ok(())
+    }
+
     /// The new chunks lie in the window.
     #[inline]
-    fn push_legal(&mut self, old: OriginChunk, new: CowChunk, len: u64) {
+    fn push_legal(&mut self, old: OriginChunk, new: CowChunk, len: u64) -> Result<()> {
         if new.0 != self.expected {
             self.out_of_order(new.0);
         }
@@ -79,9 +107,14 @@ impl Records {
         if strays < len {
             self.builder.push_run(old, new, len - strays);
         }
-        let (first_old, first_new) = (old.0 + (len - strays), end - strays);
-        self.strays
-            .extend((0..strays).map(|index| (first_old.wrapping_add(index), first_new + index)));
+        if strays > 0 {
+            memory::reserve(&mut self.strays, strays as usize)?;
+            let (first_old, first_new) = (old.0 + (len - strays), end - strays);
+            self.strays.extend(
+                (0..strays).map(|index| (first_old.wrapping_add(index), first_new + index)),
+            );
+        }
+        Ok(())
     }
 
     #[cold]
@@ -94,24 +127,24 @@ impl Records {
         }
     }
 
-    pub(crate) fn close(self) -> Closed {
-        let (table, mut report) = self.builder.finish();
-        let strays = compare_strays(&table, self.strays, &mut report);
+    pub(crate) fn close(self) -> Result<Closed> {
+        let (table, mut report) = self.builder.finish()?;
+        let strays = compare_strays(&table, self.strays, &mut report)?;
         let next_free = match self.scan {
             Some(scan) => scan.geometry.skip_area(CowChunk(self.highest_end.max(2))).0,
             None => 2,
         };
         let holes = match self.ascending {
             true => self.holes,
-            false => holes_below(&table, &strays, next_free),
+            false => holes_below(&table, &strays, next_free)?,
         };
-        Closed {
+        Ok(Closed {
             table,
             report,
             next_free,
             holes,
             strays,
-        }
+        })
     }
 }
 
@@ -179,10 +212,12 @@ fn compare_strays(
     table: &ExceptionTable,
     mut strays: Vec<(u64, u64)>,
     report: &mut BuildReport,
-) -> BTreeMap<u64, u64> {
+) -> Result<BTreeMap<u64, u64>> {
     if strays.is_empty() {
-        return BTreeMap::new();
+        return Ok(BTreeMap::new());
     }
+    // For sorting them, and for the map.
+    memory::look_for(strays.len() * MAPPED_BYTES)?;
     // Stable: of those for one old chunk the first in the log counts.
     strays.sort_by_key(|&(old, _)| old);
     strays.dedup_by(|later, kept| {
@@ -192,19 +227,30 @@ fn compare_strays(
         }
         later.0 == kept.0
     });
-    let mut by_new: Vec<(u64, u64, u64)> = strays.iter().map(|&(old, new)| (new, old, 1)).collect();
-    by_new.extend(table.iter().map(|run| (run.new.0, run.old.0, run.len)));
+    let alone = strays.iter().map(|&(old, new)| (new, old, 1));
+    let of_table = table.iter().map(|run| (run.new.0, run.old.0, run.len));
+    let by_new = memory::collect(alone.chain(of_table))?;
     // What the table shares within itself is found once more.
     report.shared = Findings::default();
     find_shared(by_new, &mut report.shared);
-    strays.into_iter().collect()
+    memory::look_for(strays.len() * MAPPED_BYTES)?;
+    Ok(strays.into_iter().collect())
 }
 
 /// What no exception uses below `next_free`. Metadata areas may be among it.
-fn holes_below(table: &ExceptionTable, strays: &BTreeMap<u64, u64>, next_free: u64) -> ChunkSet {
-    let mut used: Vec<(u64, u64)> = table.iter().map(|run| (run.new.0, run.len)).collect();
-    used.extend(strays.values().map(|&new| (new, 1)));
+fn holes_below(
+    table: &ExceptionTable,
+    strays: &BTreeMap<u64, u64>,
+    next_free: u64,
+) -> Result<ChunkSet> {
+    let of_table = table.iter().map(|run| (run.new.0, run.len));
+    let alone = strays.values().map(|&new| (new, 1));
+    let mut used: Vec<(u64, u64)> = memory::collect(of_table.chain(alone))?;
     used.sort_unstable();
+    let gaps = used
+        .windows(2)
+        .filter(|pair| pair[0].0 + pair[0].1 < pair[1].0);
+    memory::look_for((gaps.count() + 2) * MAPPED_BYTES)?;
     let mut holes = ChunkSet::default();
     let mut at = 2;
     for (new, len) in used {
@@ -216,5 +262,5 @@ fn holes_below(table: &ExceptionTable, strays: &BTreeMap<u64, u64>, next_free: u
     if next_free > at {
         holes.insert(CowChunk(at), next_free - at);
     }
-    holes
+    Ok(holes)
 }

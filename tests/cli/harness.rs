@@ -83,6 +83,14 @@ impl Scratch {
         Scratch { directory }
     }
 
+    /// On a certain file system.
+    #[allow(dead_code, reason = "for another test program")]
+    pub(crate) fn below(place: &Path) -> Scratch {
+        Scratch {
+            directory: tempfile::tempdir_in(place).expect("a directory"),
+        }
+    }
+
     pub(crate) fn directory(&self) -> &Path {
         self.directory.path()
     }

@@ -84,7 +84,8 @@ fn create_raw(args: &Args, settings: &CreateSettings) -> Result<()> {
         }
         return Ok(());
     }
-    storage.flush().about(&args.file)?;
+    let flushed = storage.flush().about(&args.file);
+    flushed.map_err(|failure| target.rename_in(failure))?;
     drop(storage);
     target.commit()?;
     say(args, format_args!("fmt=raw size={size}"))

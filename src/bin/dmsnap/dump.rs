@@ -6,13 +6,14 @@ use std::sync::Arc;
 use dmsnap::format::Header;
 use dmsnap::storage::{FileOptions, LockMode, SharedStorage, Storage};
 use dmsnap::store::{RawMetadata, State};
+use dmsnap::units::OriginChunk;
 use dmsnap::{
     ChunkSize, Image, ImageInfo, MetadataOptions, OpenOptions, OriginChoice, inspect, read_metadata,
 };
 use serde::Serialize;
 
 use crate::args::{LayerFormat, OriginArgs, parse_chunk_size};
-use crate::failure::{About, Result};
+use crate::failure::{About, Failure, Result};
 use crate::info::state_name;
 use crate::metadata::{DescriptorFields, Metadata};
 use crate::output::{self, OutputFormat};
@@ -160,14 +161,22 @@ fn exceptions(args: &Args) -> Result<Vec<Run>> {
         .origin(OriginChoice::Zeros)
         .lock(!args.force_share);
     let image = Image::open(&args.file, &options).about(&args.file)?;
-    let runs = image.exceptions().into_iter();
-    Ok(runs
-        .map(|(old, new, count)| Run {
+    let mut runs: Vec<Run> = Vec::new();
+    let mut from = OriginChunk(0);
+    while let Some((old, new, count)) = image.next_exceptions(from) {
+        // So many there are as the file says.
+        if runs.try_reserve(1).is_err() {
+            let message = format!("no memory for more than {} runs of exceptions", runs.len());
+            return Err(Failure::at(&args.file, message));
+        }
+        runs.push(Run {
             old_chunk: old.0,
             new_chunk: new.0,
             count,
-        })
-        .collect())
+        });
+        from = OriginChunk(old.0 + count);
+    }
+    Ok(runs)
 }
 
 /// The kernel's figure for what is handed out, in chunks.

@@ -79,7 +79,18 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
     };
-    let outcome = match cli.command {
+    match run(cli.command) {
+        Ok(code) => ExitCode::from(code),
+        Err(failure) => {
+            failure.report();
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+fn run(command: Command) -> failure::Result<u8> {
+    signal::outlive_file_size_limits()?;
+    match command {
         Command::Create(args) => create::run(&args),
         Command::Info(args) => info::run(&args),
         Command::Check(args) => check::run(&args),
@@ -95,13 +106,6 @@ fn main() -> ExitCode {
         Command::Restore(args) => restore::run(&args),
         Command::Recover(args) => recover::run(&args),
         Command::Table(args) => table::run(&args),
-    };
-    match outcome {
-        Ok(code) => ExitCode::from(code),
-        Err(failure) => {
-            failure.report();
-            ExitCode::from(failure.code)
-        }
     }
 }
 

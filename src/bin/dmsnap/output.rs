@@ -1,7 +1,7 @@
 //! What goes to standard output and standard error.
 
 use std::fmt::Display;
-use std::io::{self, Write};
+use std::io::{self, BufWriter, Write};
 
 use clap::ValueEnum;
 use serde::Serialize;
@@ -29,7 +29,10 @@ pub(crate) fn count(number: u64, thing: &str) -> String {
 
 /// Prints text as it is.
 pub(crate) fn put(text: impl Display) -> Result<()> {
-    let written = write!(io::stdout().lock(), "{text}").and_then(|()| io::stdout().flush());
+    heard(write!(io::stdout().lock(), "{text}").and_then(|()| io::stdout().flush()))
+}
+
+fn heard(written: io::Result<()>) -> Result<()> {
     match written {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::new(format!(
             "cannot write to standard output: {error}"
@@ -38,15 +41,17 @@ pub(crate) fn put(text: impl Display) -> Result<()> {
     }
 }
 
-/// Prints a value as JSON, indented as qemu-img does.
+/// Prints a value as JSON, indented as qemu-img does. Bit by bit: there may be millions of exceptions.
 pub(crate) fn json(value: &impl Serialize) -> Result<()> {
-    let mut text = Vec::new();
+    let mut out = BufWriter::new(io::stdout().lock());
     let indent = serde_json::ser::PrettyFormatter::with_indent(b"    ");
-    let mut serializer = serde_json::Serializer::with_formatter(&mut text, indent);
-    value
-        .serialize(&mut serializer)
-        .map_err(|error| Failure::new(format!("cannot write JSON: {error}")))?;
-    line(String::from_utf8_lossy(&text))
+    let mut serializer = serde_json::Serializer::with_formatter(&mut out, indent);
+    let written = value.serialize(&mut serializer).map_err(io::Error::from);
+    heard(
+        written
+            .and_then(|()| out.write_all(b"\n"))
+            .and_then(|()| out.flush()),
+    )
 }
 
 /// Prints an error. Where standard error is closed there is nobody to tell.

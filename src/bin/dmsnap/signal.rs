@@ -4,7 +4,7 @@ use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::flag;
 
 use crate::failure::{Failure, Result};
@@ -50,6 +50,14 @@ impl Interrupt {
                 .with_code(exit_code(number))),
         }
     }
+}
+
+/// A write past the limit on the size of files (`ulimit -f`) fails from here on, as one to a full disk does, instead of ending the
+/// process before it has tidied up.
+pub(crate) fn outlive_file_size_limits() -> Result<()> {
+    flag::register(SIGXFSZ, Arc::default())
+        .map(drop)
+        .map_err(|error| Failure::new(format!("cannot catch signals: {error}")))
 }
 
 /// The signals that whoever started this process has it ignore, signal 1 in the lowest bit.

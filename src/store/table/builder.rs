@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 
 use super::leaf::{ENTRY_LEN, Entry, LEAF_ENTRIES, Leaf};
-use super::node::Node;
+use super::node::{NODE_LEAVES, Node};
 use super::pieces::{Piece, Pieces, sort_by_old};
 use super::{ExceptionTable, MAX_NEW_CHUNK, MAX_OLD_CHUNK, SEGMENT, segment_start};
+use crate::error::Result;
 use crate::format::Exception;
+use crate::store::memory;
 use crate::units::{CowChunk, OriginChunk};
 
 /// Findings of one sort that are listed; more are only counted, since a hostile log can have millions.
@@ -159,7 +161,7 @@ impl TableBuilder {
     }
 
     /// The table of all exceptions and what is wrong with them. Where an old chunk has several, the first in the log counts.
-    pub(crate) fn finish(mut self) -> (ExceptionTable, BuildReport) {
+    pub(crate) fn finish(mut self) -> Result<(ExceptionTable, BuildReport)> {
         self.end_run();
         let mut report = BuildReport::default();
         let mut assembly = Assembly::default();
@@ -168,26 +170,27 @@ impl TableBuilder {
         // The order of equal old chunks does not matter here: those are sorted out below, by their places in the log.
         self.pieces.for_each_part(|part| {
             if olds_ascend {
-                part.iter().for_each(|piece| assembly.append(*piece));
+                part.iter().try_for_each(|piece| assembly.append(*piece))
             } else if news_ascend {
-                sort_by_old(part, &mut spare);
+                sort_by_old(part, &mut spare)?;
                 let placed = part.iter().map(|piece| (*piece, piece.new_chunk()));
-                resolve(placed, &mut assembly, &mut report);
+                resolve(placed, &mut assembly, &mut report)
             } else {
                 placed.clear();
+                memory::reserve(&mut placed, part.len())?;
                 placed.extend(part.iter().copied().zip(0u64..));
                 placed.sort_unstable_by_key(|(piece, _): &(Piece, u64)| piece.old);
-                resolve(placed.iter().copied(), &mut assembly, &mut report);
+                resolve(placed.iter().copied(), &mut assembly, &mut report)
             }
-        });
+        })?;
         // They may be larger than the table that is left.
         drop((spare, placed));
-        let table = assembly.finish();
-        if !news_ascend && may_share(&table) {
+        let table = assembly.finish()?;
+        if !news_ascend && may_share(&table)? {
             let runs = table.iter().map(|run| (run.new.0, run.old.0, run.len));
-            find_shared(runs.collect(), &mut report.shared);
+            find_shared(memory::collect(runs)?, &mut report.shared);
         }
-        (table, report)
+        Ok((table, report))
     }
 
     #[inline]
@@ -211,38 +214,45 @@ fn resolve(
     placed: impl Iterator<Item = (Piece, u64)>,
     assembly: &mut Assembly,
     report: &mut BuildReport,
-) {
+) -> Result<()> {
     let mut placed = placed.peekable();
     while let Some((piece, place)) = placed.next() {
         let mut end = piece.end();
         if placed.peek().is_none_or(|(next, _)| next.old >= end) {
-            assembly.append(piece);
+            assembly.append(piece)?;
             continue;
         }
         // One by one: as much work as there are exceptions, however their runs overlap.
-        let mut singles: Vec<(u64, u64, u64)> = piece.singles(place).collect();
+        let mut singles: Vec<(u64, u64, u64)> = memory::collect(piece.singles(place))?;
         while let Some((next, place)) = placed.next_if(|(next, _)| next.old < end) {
+            memory::reserve(&mut singles, next.len() as usize)?;
             singles.extend(next.singles(place));
             end = end.max(next.end());
         }
         // Places are pieces' or new chunks', so those of equal old chunks differ.
         singles.sort_unstable();
         for group in singles.chunk_by(|one, other| one.0 == other.0) {
-            settle(group, assembly, report);
+            settle(group, assembly, report)?;
         }
     }
+    Ok(())
 }
 
 /// All exceptions of one old chunk in the order of the log, as old chunk, place, new chunk.
-fn settle(group: &[(u64, u64, u64)], assembly: &mut Assembly, report: &mut BuildReport) {
+fn settle(
+    group: &[(u64, u64, u64)],
+    assembly: &mut Assembly,
+    report: &mut BuildReport,
+) -> Result<()> {
     let Some((&(old, _, kept), others)) = group.split_first() else {
-        return;
+        return Ok(());
     };
-    assembly.append(Piece::new(old, kept, 1));
+    assembly.append(Piece::new(old, kept, 1))?;
     let (old, kept) = (OriginChunk(old), CowChunk(kept));
     for &(.., new) in others {
         report.found_again(old, kept, CowChunk(new));
     }
+    Ok(())
 }
 
 /// Makes leaves and nodes of pieces that come in the order of old chunks and do not overlap.
@@ -256,24 +266,25 @@ struct Assembly {
 }
 
 impl Assembly {
-    fn append(&mut self, piece: Piece) {
+    fn append(&mut self, piece: Piece) -> Result<()> {
         self.len += piece.len();
         let in_segment = SEGMENT - piece.old % SEGMENT;
         let here = piece.len().min(in_segment);
-        self.append_entry(piece.old, piece.new_chunk(), here);
+        self.append_entry(piece.old, piece.new_chunk(), here)?;
         if here < piece.len() {
             self.append_entry(
                 piece.old + here,
                 piece.new_chunk() + here,
                 piece.len() - here,
-            );
+            )?;
         }
+        Ok(())
     }
 
-    fn append_entry(&mut self, old: u64, new: u64, len: u64) {
+    fn append_entry(&mut self, old: u64, new: u64, len: u64) -> Result<()> {
         let segment = segment_start(old);
         if segment != segment_start(self.base) || self.entries.len() == LEAF_ENTRIES {
-            self.end_leaf();
+            self.end_leaf()?;
         }
         let entry = Entry::new((old - segment) as u32, new, len);
         match self.entries.last_mut() {
@@ -284,12 +295,16 @@ impl Assembly {
                 self.entries.push(entry);
             }
         }
+        Ok(())
     }
 
-    fn end_leaf(&mut self) {
+    fn end_leaf(&mut self) -> Result<()> {
         if self.entries.is_empty() {
-            return;
+            return Ok(());
         }
+        // For the leaf, and for what its node grows by.
+        memory::look_for(LEAF_ENTRIES * size_of::<Entry>() + NODE_LEAVES * 2 * size_of::<Leaf>())?;
+        memory::reserve(&mut self.nodes, 1)?;
         let leaf = Leaf::from_entries(self.entries.as_slice().to_vec());
         self.entries.clear();
         let segment = segment_start(self.base);
@@ -305,14 +320,17 @@ impl Assembly {
             // As in single inserts, the first node of a segment starts with it.
             _ => self.nodes.push((segment, Node::new(0, leaf))),
         }
+        Ok(())
     }
 
-    fn finish(mut self) -> ExceptionTable {
-        self.end_leaf();
-        ExceptionTable {
+    fn finish(mut self) -> Result<ExceptionTable> {
+        self.end_leaf()?;
+        // A map takes up to twice what its elements need.
+        memory::look_for(self.nodes.len() * 2 * size_of::<(u64, Node)>())?;
+        Ok(ExceptionTable {
             nodes: BTreeMap::from_iter(self.nodes),
             len: self.len,
-        }
+        })
     }
 }
 
@@ -338,7 +356,7 @@ pub(crate) fn find_shared(mut runs: Vec<(u64, u64, u64)>, shared: &mut Findings<
 }
 
 /// Whether it is worth sorting by new chunks: false if a bitmap, where one is not too large, shows that all differ.
-fn may_share(table: &ExceptionTable) -> bool {
+fn may_share(table: &ExceptionTable) -> Result<bool> {
     let highest = table
         .iter()
         .map(|run| run.new.0 + run.len)
@@ -347,15 +365,17 @@ fn may_share(table: &ExceptionTable) -> bool {
     // At most 16 bytes of bitmap for an exception.
     let words = highest / 64 + 1;
     if words > 2 * table.len() {
-        return true;
+        return Ok(true);
     }
+    memory::look_for(words as usize * size_of::<u64>())?;
     let mut seen = vec![0u64; words as usize];
-    table.iter().any(|run| {
+    let shares = table.iter().any(|run| {
         (run.new.0..run.new.0 + run.len).any(|chunk| {
             let (word, bit) = (&mut seen[(chunk / 64) as usize], 1 << (chunk % 64));
             let again = *word & bit != 0;
             *word |= bit;
             again
         })
-    })
+    });
+    Ok(shares)
 }

@@ -1,6 +1,8 @@
 //! The runs of a log on their way into the table, sorted in parts that fit a processor's cache.
 
 use super::leaf::ENTRY_LEN;
+use crate::error::Result;
+use crate::store::memory;
 
 /// So many pieces are sorted as they are; more are spread over buckets as they come.
 const FEW: usize = 1 << 16;
@@ -114,28 +116,35 @@ impl Pieces {
     }
 
     /// Hands out the pieces in parts. Those of a part are in the order of the log; their old chunks are lower than those of later parts.
-    pub(super) fn for_each_part(self, mut work: impl FnMut(&mut Vec<Piece>)) {
+    pub(super) fn for_each_part(
+        self,
+        mut work: impl FnMut(&mut Vec<Piece>) -> Result<()>,
+    ) -> Result<()> {
         let mut part = self.few;
-        work(&mut part);
+        work(&mut part)?;
         for blocks in self.buckets {
             part.clear();
+            memory::reserve(&mut part, blocks.iter().map(Vec::len).sum())?;
             for block in blocks {
                 part.extend_from_slice(&block);
             }
-            work(&mut part);
+            work(&mut part)?;
         }
+        Ok(())
     }
 }
 
 /// Sorts by old chunk. Equal ones may come in any order.
-pub(super) fn sort_by_old(part: &mut Vec<Piece>, spare: &mut Vec<Piece>) {
+pub(super) fn sort_by_old(part: &mut Vec<Piece>, spare: &mut Vec<Piece>) -> Result<()> {
     let lowest = part.iter().map(|piece| piece.old).min().unwrap_or(0);
     let highest = part.iter().map(|piece| piece.old).max().unwrap_or(0);
     let bits = u64::BITS - (highest - lowest).leading_zeros();
     let passes = bits.div_ceil(DIGIT);
     if passes > 2 || part.len() < 1 << DIGIT {
-        return part.sort_unstable_by_key(|piece| piece.old);
+        part.sort_unstable_by_key(|piece| piece.old);
+        return Ok(());
     }
+    memory::reserve(spare, part.len().saturating_sub(spare.len()))?;
     for pass in 0..passes {
         let digit = bits.div_ceil(passes);
         let mask = (1 << digit) - 1;
@@ -154,7 +163,9 @@ pub(super) fn sort_by_old(part: &mut Vec<Piece>, spare: &mut Vec<Piece>) {
             *place += 1;
         }
         std::mem::swap(part, spare);
+        memory::reserve(spare, part.len().saturating_sub(spare.len()))?;
     }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -182,7 +193,7 @@ mod tests {
                 .collect();
             let mut expected: Vec<u64> = part.iter().map(|piece| piece.old).collect();
             expected.sort_unstable();
-            sort_by_old(&mut part, &mut Vec::new());
+            sort_by_old(&mut part, &mut Vec::new()).unwrap();
             let found: Vec<u64> = part.iter().map(|piece| piece.old).collect();
             assert_eq!(found, expected, "{count} below {bound}");
             assert!(part.iter().all(|p| p.new_chunk() == p.old - base + 2));
@@ -202,7 +213,7 @@ mod tests {
             chunks += len;
         }
         let (mut found, mut parts, mut before) = (0, 0, 0);
-        pieces.for_each_part(|part| {
+        let walked = pieces.for_each_part(|part| {
             parts += usize::from(!part.is_empty());
             let lowest = part.iter().map(|piece| piece.old).min();
             assert!(lowest.is_none_or(|lowest| lowest >= before), "{before}");
@@ -213,7 +224,9 @@ mod tests {
                 whole.map(|piece| piece.new_chunk()).is_sorted(),
                 "the order of the log"
             );
+            Ok(())
         });
+        walked.unwrap();
         assert_eq!(found, chunks);
         assert!(parts > 100, "{parts}");
     }

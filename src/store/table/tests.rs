@@ -147,7 +147,7 @@ fn test_runs_cross_segments() {
 
     let mut builder = TableBuilder::default();
     builder.push_run(OriginChunk(start), CowChunk(50), 6);
-    assert_eq!(runs(&builder.finish().0), [(start, 50, 6)]);
+    assert_eq!(runs(&builder.finish().unwrap().0), [(start, 50, 6)]);
 }
 
 #[test]
@@ -166,7 +166,7 @@ fn test_largest_numbers() {
     builder.push_run(OriginChunk(MAX_OLD_CHUNK), CowChunk(MAX_NEW_CHUNK), 1);
     builder.push_run(OriginChunk(0), CowChunk(2), 1);
     assert_eq!(
-        runs(&builder.finish().0),
+        runs(&builder.finish().unwrap().0),
         [(0, 2, 1), (MAX_OLD_CHUNK, MAX_NEW_CHUNK, 1)]
     );
     assert_eq!(table.remove(OriginChunk(0), u64::MAX), 1);
@@ -231,7 +231,7 @@ fn test_runs_stop_at_the_parts_of_leaves_and_nodes() {
     for old in (0..in_node + 3 * in_leaf).step_by(2) {
         builder.push_run(OriginChunk(old), CowChunk(old + 2), 1);
     }
-    let (mut table, _) = builder.finish();
+    let (mut table, _) = builder.finish().unwrap();
     for border in [in_leaf, in_node, in_node + in_leaf] {
         assert!(
             leaves(&table)
@@ -303,7 +303,7 @@ fn test_builder_reports_duplicates_and_keeps_the_first() {
     for (old, new) in [(9, 30), (5, 2), (6, 3), (7, 4), (6, 3), (7, 40)] {
         builder.push_run(OriginChunk(old), CowChunk(new), 1);
     }
-    let (table, report) = builder.finish();
+    let (table, report) = builder.finish().unwrap();
     assert_eq!(runs(&table), [(5, 2, 3), (9, 30, 1)]);
     let identical = Exception {
         old: OriginChunk(6),
@@ -334,7 +334,7 @@ fn test_builder_keeps_the_first_of_overlapping_runs_in_any_order() {
         for (old, new) in [20, 15, 0].into_iter().zip(news) {
             builder.push_run(OriginChunk(old), CowChunk(new), 10);
         }
-        let (table, report) = builder.finish();
+        let (table, report) = builder.finish().unwrap();
         assert_eq!(
             runs(&table),
             [(0, news[2], 10), (15, news[1], 5), (20, news[0], 10)]
@@ -360,7 +360,7 @@ fn test_builder_reports_shared_new_chunks() {
         builder.push_run(OriginChunk(0), CowChunk(10), 5);
         builder.push_run(OriginChunk(90), CowChunk(far), 1);
         builder.push_run(OriginChunk(50), CowChunk(13), 5);
-        let (table, report) = builder.finish();
+        let (table, report) = builder.finish().unwrap();
         assert_eq!(table.len(), 11);
         let shared = [(13, [3, 50]), (14, [4, 51])].map(|(new, olds)| SharedChunk {
             new: CowChunk(new),
@@ -380,7 +380,7 @@ fn test_findings_are_counted_and_listed_up_to_a_limit() {
     for new in 0..5000 {
         builder.push_run(OriginChunk(7), CowChunk(2 + new), 1);
     }
-    let (table, report) = builder.finish();
+    let (table, report) = builder.finish().unwrap();
     assert_eq!(runs(&table), [(7, 2, 1)]);
     assert_eq!(
         (report.conflicts.count, report.conflicts.listed.len()),
@@ -462,7 +462,7 @@ proptest! {
                 builder.push_run(OriginChunk(old), CowChunk(new), len);
             }
         }
-        let (table, report) = builder.finish();
+        let (table, report) = builder.finish().unwrap();
         check_shape(&table);
         prop_assert_eq!(runs(&table), model_runs(&model));
         let distinct: BTreeSet<u64> = model.values().copied().collect();

@@ -1,0 +1,195 @@
+//! A command of the tool, and what it may leave behind when it fails.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use dmsnap::{CheckOptions, Image, OpenOptions, OriginChoice, check};
+
+use crate::bench::mixture;
+use crate::commands::Scenario;
+use crate::harness::{Run, Scratch};
+use crate::image_common::{assert_same, contents};
+
+/// A command, and all there is to know of a run without faults.
+pub(crate) struct Known {
+    pub(crate) scenario: &'static Scenario,
+    /// The files before it.
+    before: BTreeMap<String, Vec<u8>>,
+    /// What the files that change or are made showed before and show after it.
+    shown: BTreeMap<&'static str, (Option<Vec<u8>>, Vec<u8>)>,
+    clean: Run,
+}
+
+impl Known {
+    pub(crate) fn new(scenario: &'static Scenario) -> Known {
+        let prepared = Scratch::fast();
+        (scenario.prepare)(&prepared);
+        let before = files(&prepared);
+        // As all later runs find them, with holes wherever there are zeros.
+        let scratch = Scratch::fast();
+        restore(&before, &scratch);
+        let names = || scenario.changes.iter().copied().chain(scenario.makes);
+        let old: Vec<_> = names().map(|name| shown(&scratch.path(name))).collect();
+        let clean = scratch.run(scenario.args);
+        assert!(clean.code != 1, "{}: {clean:#?}", scenario.name);
+        let shown = names()
+            .zip(old)
+            .map(|(name, old)| (name, (old, shown(&scratch.path(name)).unwrap())))
+            .collect();
+        Known {
+            scenario,
+            before,
+            shown,
+            clean,
+        }
+    }
+
+    /// Puts the files as they were into a directory.
+    pub(crate) fn restore(&self, scratch: &Scratch) {
+        restore(&self.before, scratch);
+    }
+
+    /// A directory with the files as they were.
+    pub(crate) fn scratch(&self) -> Scratch {
+        let scratch = Scratch::fast();
+        self.restore(&scratch);
+        scratch
+    }
+
+    /// Looks at how a run ended and what it left. If it failed, it must have been for this error. Says whether it succeeded.
+    pub(crate) fn assess(
+        &self,
+        scratch: &Scratch,
+        run: &Run,
+        errno: Option<i32>,
+        what: &str,
+    ) -> bool {
+        let what = format!("{}: {what}", self.scenario.name);
+        let succeeded = run.code == self.clean.code;
+        if succeeded {
+            assert!(
+                run.stdout == self.clean.stdout,
+                "says something else: {what}"
+            );
+        } else {
+            let errno = errno.unwrap_or_else(|| panic!("failed: {what}"));
+            self.assert_failure_is_told(run, errno, &what);
+        }
+        self.assert_files(scratch, succeeded, &what);
+        succeeded
+    }
+
+    fn assert_failure_is_told(&self, run: &Run, errno: i32, what: &str) {
+        assert!(self.scenario.codes.contains(&run.code), "{what}");
+        assert!(run.stderr.starts_with("dmsnap: "), "{what}");
+        assert!(!run.stderr.contains("panicked"), "{what}");
+        let mut names = self
+            .before
+            .keys()
+            .map(String::as_str)
+            .chain(self.scenario.makes);
+        let is_named = names.any(|name| run.stderr.contains(name));
+        assert!(is_named, "no file is named: {what}");
+        let cause = format!("os error {errno}");
+        assert!(run.stderr.contains(&cause), "no cause is named: {what}");
+    }
+
+    /// Old or new, nothing else, and fit for more.
+    fn assert_files(&self, scratch: &Scratch, succeeded: bool, what: &str) {
+        let after = files(scratch);
+        for (name, old) in &self.before {
+            let found = after
+                .get(name)
+                .unwrap_or_else(|| panic!("{name} is gone: {what}"));
+            if !self.shown.contains_key(name.as_str()) {
+                assert!(found == old, "{name} changed: {what}");
+            }
+        }
+        for name in after.keys() {
+            let is_known = self.before.contains_key(name) || self.scenario.makes == Some(name);
+            assert!(is_known, "{name} was left: {what}");
+        }
+        let mut left = Vec::new();
+        for (&name, (old, new)) in &self.shown {
+            let what = format!("{name}: {what}");
+            let is_made = self.scenario.makes == Some(name);
+            if is_made && !succeeded && after.get(name) == self.before.get(name) {
+                continue;
+            }
+            let path = scratch.path(name);
+            let found = shown(&path).unwrap_or_else(|| panic!("half-made: {what}"));
+            if succeeded || is_made {
+                assert_same(&found, new, &what);
+            } else {
+                mixture(&found, &[old.as_deref().unwrap(), new], &what);
+            }
+            left.push((path, found));
+        }
+        // What lies on top has the later name here: a layer that is written changes what shows above it.
+        for (path, found) in left.into_iter().rev() {
+            go_on(&path, found, what);
+        }
+    }
+}
+
+fn restore(files: &BTreeMap<String, Vec<u8>>, scratch: &Scratch) {
+    for (name, bytes) in files {
+        write_sparsely(&scratch.path(name), bytes);
+    }
+}
+
+fn files(scratch: &Scratch) -> BTreeMap<String, Vec<u8>> {
+    let name = |path: PathBuf| path.file_name().unwrap().to_str().unwrap().to_owned();
+    let contents = scratch.contents().into_iter();
+    contents.map(|(path, bytes)| (name(path), bytes)).collect()
+}
+
+fn is_layer(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "dms")
+}
+
+fn open(path: &Path, writable: bool) -> dmsnap::Result<Image> {
+    let options = OpenOptions::new()
+        .writable(writable)
+        .origin(OriginChoice::FromImage);
+    Image::open(path, &options)
+}
+
+/// What an image shows; nothing if it is none.
+fn shown(path: &Path) -> Option<Vec<u8>> {
+    if !is_layer(path) {
+        return fs::read(path).ok();
+    }
+    Some(contents(&open(path, false).ok()?))
+}
+
+/// Writing, flushing and checking work as ever.
+fn go_on(path: &Path, mut disk: Vec<u8>, what: &str) {
+    if !is_layer(path) {
+        return;
+    }
+    let outcome = check(path, &CheckOptions::new()).unwrap();
+    assert_eq!(
+        outcome.remaining_corruptions, 0,
+        "{what}: {:?}",
+        outcome.report.findings
+    );
+    let image = open(path, true).unwrap_or_else(|error| panic!("{error}: {what}"));
+    disk[5000..9000].fill(0x77);
+    image.write(&[0x77; 4000], 5000).unwrap();
+    image.close().unwrap();
+    assert_same(&shown(path).unwrap(), &disk, what);
+}
+
+/// Zeros become holes.
+fn write_sparsely(path: &Path, bytes: &[u8]) {
+    let file = fs::File::create(path).unwrap();
+    file.set_len(bytes.len() as u64).unwrap();
+    for (index, block) in bytes.chunks(4096).enumerate() {
+        if block.iter().any(|&byte| byte != 0) {
+            file.write_all_at(block, index as u64 * 4096).unwrap();
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! Little memory, and files and arguments that ask for much: an error or the work done, never an abort.
+
+use std::fs;
+use std::os::unix::fs::FileExt;
+
+use crate::budget::count;
+use crate::full::limited;
+use crate::harness::{Run, Scratch};
+use crate::parallel::for_each;
+
+const GIB: u64 = 1 << 30;
+
+/// A sparse file with a header for chunks of so many bytes, and areas full of records for the first `count` exceptions.
+fn store(scratch: &Scratch, name: &str, chunk: u64, count: u64, size: u64) {
+    let mut header = b"SnAp".to_vec();
+    header.extend(
+        [1u32, 1, (chunk / 512) as u32]
+            .map(u32::to_le_bytes)
+            .concat(),
+    );
+    let file = fs::File::create(scratch.path(name)).unwrap();
+    file.set_len(size).unwrap();
+    file.write_all_at(&header, 0).unwrap();
+    let per_area = chunk / 16;
+    for area in 0..count.div_ceil(per_area) {
+        let first = area * per_area;
+        let records = (first..count.min(first + per_area)).flat_map(|index| {
+            // No two of them in one run, whichever way one looks; the data behind the area.
+            let old = index.wrapping_mul(0x9e37_79b1) & 0xffff_ffff;
+            let new = 2 + area * (per_area + 1) + (index * 7 + 3) % per_area;
+            [old, new].map(u64::to_le_bytes).concat()
+        });
+        let at = (1 + area * (per_area + 1)) * chunk;
+        file.write_all_at(&records.collect::<Vec<u8>>(), at)
+            .unwrap();
+    }
+}
+
+/// Ended by itself, and not for want of memory that a file or a caller asked for.
+fn assert_survived(run: &Run, what: &str) {
+    assert!(!run.stderr.contains("panicked"), "{what}: {run:#?}");
+    let aborted = run.stderr.split("memory allocation of ").nth(1);
+    let bytes = aborted.and_then(|rest| rest.split(' ').next()?.parse::<u64>().ok());
+    if let Some(bytes) = bytes {
+        // A program without room for its own small needs cannot even say so.
+        assert!(bytes <= 4096, "{what}: {run:#?}");
+        return;
+    }
+    assert!(run.code >= 0, "{what}: {run:#?}");
+    if run.code == 1 {
+        assert!(run.stderr.starts_with("dmsnap: "), "{what}: {run:#?}");
+    }
+}
+
+const READERS: [&[&str]; 6] = [
+    &["info", "--no-origin", "--disk-size", "1T", "x.dms"],
+    &["check", "x.dms"],
+    &["check", "-r", "all", "x.dms"],
+    &[
+        "map",
+        "--no-origin",
+        "--disk-size",
+        "1T",
+        "-s",
+        "1G",
+        "-l",
+        "9M",
+        "x.dms",
+    ],
+    &["dump", "--output", "json", "x.dms"],
+    &[
+        "io",
+        "--no-origin",
+        "--disk-size",
+        "1T",
+        "x.dms",
+        "-c",
+        "read 5G 70000",
+        "-c",
+        "write 6G 70000",
+        "-c",
+        "flush",
+        "-c",
+        "discard 0 20G",
+        "-c",
+        "writez 7G 3G",
+    ],
+];
+
+/// The largest chunks there are, in a file without content.
+#[test]
+fn test_huge_chunks_need_no_huge_memory() {
+    let mut jobs = Vec::new();
+    for chunk in [1 << 20, GIB, 2 * GIB, 512 << 31] {
+        for args in READERS {
+            jobs.push((chunk, args));
+        }
+    }
+    for_each(&jobs, |&(chunk, args)| {
+        let scratch = Scratch::fast();
+        store(&scratch, "x.dms", chunk, 1, (4 * chunk).min(1 << 42));
+        let run = limited(&scratch, "--as=160000000", args);
+        assert_survived(&run, &format!("chunks of {chunk}"));
+    });
+    count("faults", "memory-limits", jobs.len() as u64);
+}
+
+/// Many exceptions, with less and less memory for them.
+#[test]
+fn test_memory_for_exceptions_may_end_anywhere() {
+    let scratch = Scratch::fast();
+    // 4 MiB of records, and as many holes between their chunks.
+    store(&scratch, "x.dms", 4096, 1 << 18, 2 << 30);
+    let mut jobs = Vec::new();
+    for args in READERS {
+        for megabytes in (18..64).step_by(3) {
+            jobs.push((megabytes, args));
+        }
+    }
+    for_each(&jobs, |&(megabytes, args)| {
+        let run = limited(&scratch, &format!("--as={}", megabytes << 20), args);
+        assert_survived(&run, &format!("{megabytes} MiB: {args:?}"));
+    });
+    count("faults", "memory-limits", jobs.len() as u64);
+}
+
+/// Sizes that somebody types, and those in a descriptor.
+#[test]
+fn test_huge_sizes_need_no_huge_memory() {
+    let scratch = Scratch::fast();
+    scratch
+        .dmsnap("create -q -o chunk_size=64K huge.dms 4E")
+        .succeeds();
+    let lines = [
+        "io huge.dms -c length",
+        "io huge.dms -c status",
+        "map huge.dms",
+        "info huge.dms",
+        "check huge.dms",
+        "resize huge.dms 5E",
+        "snapshot huge.dms top.dms",
+        "compare huge.dms huge.dms",
+        "convert -O dmsnap huge.dms copy.dms",
+    ];
+    let commands = [
+        "write 3E 100000",
+        "writez 1E 1T",
+        "discard 0 4E",
+        "read -P 0 -s 1 -l 3 3E 70000",
+        "read -P 0 -s 4E 0 4",
+        "read 4E 4E",
+        "truncate 100T",
+        "truncate 0",
+    ];
+    let io = commands.map(|command| vec!["io", "huge.dms", "-c", command]);
+    let lines = lines.map(|line| line.split(' ').collect::<Vec<_>>());
+    for args in io.iter().chain(&lines) {
+        let run = limited(&scratch, "--as=200000000", args);
+        assert_survived(&run, &format!("{args:?}"));
+    }
+    count("faults", "memory-limits", (io.len() + lines.len()) as u64);
+}
