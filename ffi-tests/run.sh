@@ -54,7 +54,7 @@ c_flags=(-std=c99 -D_XOPEN_SOURCE=700 "${strict[@]}")
 cxx_flags=(-std=c++17 "${strict[@]}")
 sanitize=("-fsanitize=address,undefined" -fno-sanitize-recover=all -fno-omit-frame-pointer)
 
-watch=(-fsanitize=thread -fno-builtin "${shared_flags[@]}")
+watch=(-fsanitize=thread -fno-builtin -rdynamic "${shared_flags[@]}")
 
 # compile OUTPUT SOURCES... -- FLAGS...
 compile() {

@@ -117,6 +117,11 @@ impl Place {
         Some(())
     }
 
+    /// A bare store has the size of its origin, so that nothing longer can be merged into it.
+    pub(crate) fn can_grow(&self) -> bool {
+        self.in_files() || self.chunk_bytes >= 4096
+    }
+
     pub(crate) fn layers(&self) -> u64 {
         self.layers.load(Ordering::SeqCst)
     }

@@ -161,7 +161,7 @@ impl Stress<'_> {
     fn job(&self, random: &mut Random) {
         match random.below(10) {
             0 if self.place.layers() < MORE_LAYERS => drop(self.place.snapshot(self.image)),
-            1..=2 => self.resize(random),
+            1..=2 if self.place.can_grow() => self.resize(random),
             3..=5 => {
                 // Given up after a step or two.
                 let Some(mut merge) = allow_busy(self.image.start_merge()) else {
