@@ -21,7 +21,9 @@ pub(crate) fn store(row: &Row) -> Store {
     let name = row.name.to_owned();
     match row.made {
         Made::Twin => {
-            static TWINS: OnceLock<HashMap<String, (Vec<u8>, Vec<u8>)>> = OnceLock::new();
+            // COW and origin, by name.
+            type Twins = HashMap<String, (Vec<u8>, Vec<u8>)>;
+            static TWINS: OnceLock<Twins> = OnceLock::new();
             let twins = TWINS.get_or_init(|| {
                 let all = twins::all().into_iter();
                 all.map(|twin| (twin.name, (twin.cow, twin.origin)))
