@@ -150,9 +150,8 @@ impl Stress<'_> {
             }
             2 => assert!(self.image.info().unwrap().chain.len() >= 2),
             3 => {
-                assert!(
-                    self.image.usage().sectors_allocated >= self.image.usage().metadata_sectors
-                );
+                let usage = self.image.usage();
+                assert!(usage.sectors_allocated >= usage.metadata_sectors);
             }
             4 => drop(self.image.exceptions()),
             _ => assert!(self.image.size() >= DISK && self.image.is_writable()),
