@@ -3,7 +3,7 @@
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{DESCRIPTOR_SLOT_SIZE, Descriptor, Geometry, HEADER_SIZE, Header, HeaderState};
 use crate::storage::{Hold, LockMode, SharedStorage, Storage};
-use crate::store::{RawArea, RawMetadata, RawSlot};
+use crate::store::{RawArea, RawMetadata, RawSlot, memory};
 use crate::units::{ChunkSize, EXCEPTION_SIZE};
 
 /// The largest single transfer.
@@ -59,7 +59,7 @@ impl MetadataOptions {
 ///
 /// # Errors
 /// [`ErrorKind::InvalidFormat`], [`ErrorKind::Unsupported`] or [`ErrorKind::Corrupt`] if the header does not tell the size of a chunk and the
-/// options do not either; [`ErrorKind::InvalidArgument`] if they contradict each other; or what the file reports.
+/// options do not either; [`ErrorKind::InvalidArgument`] if they contradict each other; [`ErrorKind::NoMemory`]; or what the file reports.
 pub fn read_metadata(storage: &SharedStorage, options: &MetadataOptions) -> Result<RawMetadata> {
     let mode = match options.lock {
         true => LockMode::Reader,
@@ -146,6 +146,7 @@ impl Reader<'_> {
             };
             let ends = area.terminator().is_some();
             let is_whole = area.slots == self.geometry.exceptions_per_area();
+            memory::reserve(&mut metadata.areas, 1)?;
             metadata.areas.push(area);
             if ends {
                 return Ok(number);
@@ -165,15 +166,18 @@ impl Reader<'_> {
         };
         let end = start + self.geometry.chunk_size().bytes().min(self.size - start);
         let mut area = RawArea::new(number);
+        let mut bytes = Vec::new();
         let mut at = start;
         while at < end {
             let len = PIECE.min(end - at) / EXCEPTION_SIZE * EXCEPTION_SIZE;
             if len == 0 {
                 break;
             }
-            let mut bytes = vec![0; len as usize];
+            memory::reserve(&mut bytes, len as usize)?;
+            bytes.resize(len as usize, 0);
             self.storage.read_at(&mut bytes, at)?;
-            area.append(&bytes);
+            area.append(&bytes)?;
+            bytes.clear();
             at += len;
         }
         Ok((area.slots > 0).then_some(area))
@@ -193,9 +197,10 @@ impl Reader<'_> {
                 number += 1.max(extent.len / stride);
                 continue;
             }
-            metadata
-                .areas
-                .extend(self.area(number)?.filter(|area| !area.runs.is_empty()));
+            if let Some(area) = self.area(number)?.filter(|area| !area.runs.is_empty()) {
+                memory::reserve(&mut metadata.areas, 1)?;
+                metadata.areas.push(area);
+            }
             number += 1;
         }
         Ok(())

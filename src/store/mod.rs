@@ -20,7 +20,7 @@ mod load;
 mod locate;
 mod log;
 mod lookup;
-mod memory;
+pub(crate) mod memory;
 mod merge_job;
 mod pins;
 mod plan;

@@ -1,5 +1,6 @@
 //! The metadata as it lies in a file, whatever it says: what a dump shows, a restore writes and a recovery starts from.
 
+use super::memory;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{DESCRIPTOR_SLOT_SIZE, Exception, Geometry, HEADER_SIZE};
 use crate::units::{ChunkSize, CowChunk, EXCEPTION_SIZE, OriginChunk};
@@ -71,7 +72,7 @@ impl RawArea {
     }
 
     /// Takes in the next bytes of the area.
-    pub(crate) fn append(&mut self, bytes: &[u8]) {
+    pub(crate) fn append(&mut self, bytes: &[u8]) -> Result<()> {
         for record in Exception::decode_slice(bytes) {
             let slot = self.slots;
             self.slots += 1;
@@ -82,13 +83,17 @@ impl RawArea {
                 Some(run) if run.slot + run.count == slot && run.is_followed_by(record) => {
                     run.count += 1;
                 }
-                _ => self.runs.push(RawRun {
-                    slot,
-                    first: record,
-                    count: 1,
-                }),
+                _ => {
+                    memory::reserve(&mut self.runs, 1)?;
+                    self.runs.push(RawRun {
+                        slot,
+                        first: record,
+                        count: 1,
+                    });
+                }
             }
         }
+        Ok(())
     }
 
     /// The slot that ends the log: the first whose new chunk is 0, if there is one.
@@ -252,8 +257,8 @@ mod tests {
         let mut area = RawArea::new(0);
         // In two pieces, as a large area is read.
         let (first, second) = bytes.split_at(32);
-        area.append(first);
-        area.append(second);
+        area.append(first).unwrap();
+        area.append(second).unwrap();
         assert_eq!(area.encode(0, area.slots), bytes);
         assert_eq!(area.encode(1, 2), bytes[16..48]);
         area

@@ -13,9 +13,9 @@ use dmsnap::{
 use serde::Serialize;
 
 use crate::args::{LayerFormat, OriginArgs, parse_chunk_size};
-use crate::failure::{About, Failure, Result};
+use crate::failure::{About, Result};
 use crate::info::state_name;
-use crate::metadata::{DescriptorFields, Metadata};
+use crate::metadata::{self, DescriptorFields, Metadata};
 use crate::output::{self, OutputFormat};
 
 /// Print a layer's metadata: header, descriptor, exceptions
@@ -111,7 +111,7 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
         descriptor: info.descriptor.as_ref().map(DescriptorFields::from),
         next_free: next_free(&info),
         exceptions,
-        metadata: Metadata::from(&metadata(args)?.0),
+        metadata: Metadata::new(&metadata(args)?.0, path)?,
     };
     match args.output {
         OutputFormat::Json => output::json(&dump)?,
@@ -126,12 +126,12 @@ fn raw(args: &Args) -> Result<u8> {
         OutputFormat::Json => output::json(&RawDump {
             filename: args.file.display().to_string(),
             file_size,
-            metadata: Metadata::from(&metadata),
+            metadata: Metadata::new(&metadata, &args.file)?,
         })?,
         OutputFormat::Human => {
             output::line(format_args!("file: {}", args.file.display()))?;
             output::line(format_args!("file size: {file_size} bytes"))?;
-            Metadata::from(&metadata).print()?;
+            Metadata::new(&metadata, &args.file)?.print()?;
         }
     }
     Ok(0)
@@ -161,22 +161,17 @@ fn exceptions(args: &Args) -> Result<Vec<Run>> {
         .origin(OriginChoice::Zeros)
         .lock(!args.force_share);
     let image = Image::open(&args.file, &options).about(&args.file)?;
-    let mut runs: Vec<Run> = Vec::new();
     let mut from = OriginChunk(0);
-    while let Some((old, new, count)) = image.next_exceptions(from) {
-        // So many there are as the file says.
-        if runs.try_reserve(1).is_err() {
-            let message = format!("no memory for more than {} runs of exceptions", runs.len());
-            return Err(Failure::at(&args.file, message));
-        }
-        runs.push(Run {
+    let runs = std::iter::from_fn(|| {
+        let (old, new, count) = image.next_exceptions(from)?;
+        from = OriginChunk(old.0 + count);
+        Some(Ok(Run {
             old_chunk: old.0,
             new_chunk: new.0,
             count,
-        });
-        from = OriginChunk(old.0 + count);
-    }
-    Ok(runs)
+        }))
+    });
+    metadata::collect(runs, &args.file)
 }
 
 /// The kernel's figure for what is handed out, in chunks.

@@ -93,24 +93,26 @@ struct Run {
     count: u64,
 }
 
-impl From<&RawMetadata> for Metadata {
-    fn from(raw: &RawMetadata) -> Metadata {
+impl Metadata {
+    /// What was found in a file; `path` is for errors.
+    pub(crate) fn new(raw: &RawMetadata, path: &Path) -> Result<Metadata> {
         let slots = (1..).zip(&raw.slots);
         let is_blank = |slot: &RawSlot| slot.bytes.iter().all(|byte| *byte == 0);
-        Metadata {
+        Ok(Metadata {
             chunk_size_sectors: raw.chunk_size.sectors() as u32,
             header: HeaderFields::new(&raw.header),
             descriptor_slots: slots
                 .filter(|(_, slot)| !is_blank(slot))
                 .map(|(number, slot)| Slot::new(number, slot))
                 .collect(),
-            areas: raw.areas.iter().map(|area| Area::new(area, raw)).collect(),
+            areas: collect(
+                raw.areas.iter().map(|area| Area::new(area, raw, path)),
+                path,
+            )?,
             missing_area: raw.missing_area,
-        }
+        })
     }
-}
 
-impl Metadata {
     /// What is to be written; `path` is the file that says so.
     pub(crate) fn to_raw(&self, path: &Path) -> Result<RawMetadata> {
         let wrong = |what: String| Failure::at(path, what);
@@ -303,21 +305,35 @@ impl DescriptorFields {
     }
 }
 
+/// Collects as much as a file says there is, for which there may be no memory.
+pub(crate) fn collect<T>(parts: impl Iterator<Item = Result<T>>, path: &Path) -> Result<Vec<T>> {
+    let mut all = Vec::new();
+    for part in parts {
+        if all.try_reserve(1).is_err() {
+            return Err(Failure::at(path, "no memory for more of its metadata"));
+        }
+        all.push(part?);
+    }
+    Ok(all)
+}
+
 impl Area {
-    fn new(area: &RawArea, raw: &RawMetadata) -> Area {
-        let records = area.runs.iter().map(|run| Run {
-            slot: run.slot,
-            old_chunk: run.first.old.0,
-            new_chunk: run.first.new.0,
-            count: run.count,
+    fn new(area: &RawArea, raw: &RawMetadata, path: &Path) -> Result<Area> {
+        let records = area.runs.iter().map(|run| {
+            Ok(Run {
+                slot: run.slot,
+                old_chunk: run.first.old.0,
+                new_chunk: run.first.new.0,
+                count: run.count,
+            })
         });
         let is_whole = area.slots == raw.chunk_size.exceptions_per_area();
-        Area {
+        Ok(Area {
             area: area.number,
             slots: (!is_whole).then_some(area.slots),
             end: area.terminator(),
-            records: records.collect(),
-        }
+            records: collect(records, path)?,
+        })
     }
 
     fn print(&self) -> Result<()> {
