@@ -43,7 +43,8 @@ fn heard(written: io::Result<()>) -> Result<()> {
 
 /// Prints a value as JSON, indented as qemu-img does. Bit by bit: there may be millions of exceptions.
 pub(crate) fn json(value: &impl Serialize) -> Result<()> {
-    let mut out = BufWriter::new(io::stdout().lock());
+    // Small, since what is printed may have taken nearly all memory.
+    let mut out = BufWriter::with_capacity(4096, io::stdout().lock());
     let indent = serde_json::ser::PrettyFormatter::with_indent(b"    ");
     let mut serializer = serde_json::Serializer::with_formatter(&mut out, indent);
     let written = value.serialize(&mut serializer).map_err(io::Error::from);
