@@ -5,7 +5,7 @@
 
 BEGIN {
     sizes = "dmsnap_(storage_ops|status|usage|run|extent|progress|facts|layer|check_summary|finding|descriptor_info|step|header|" \
-        "measure|store_facts|mapping|exception) \\*$"
+        "measure|store_facts|mapping|exception|recover_summary|left_out) \\*$"
 }
 
 function trim(text) { gsub(/^ +| +$/, "", text); return text }

@@ -245,8 +245,8 @@ static void options(void)
     FAIL(dmsnap_open_options_set_lock(NULL, true), EINVAL, INVALID_ARGUMENT, "options is NULL");
     FAIL(dmsnap_open_options_set_overflow_mode(open, 3), EINVAL, INVALID_ARGUMENT,
          "3 is no dmsnap_overflow_mode");
-    FAIL(dmsnap_open_options_set_origin(open, 3), EINVAL, INVALID_ARGUMENT,
-         "3 is no dmsnap_origin_choice");
+    FAIL(dmsnap_open_options_set_origin(open, 4), EINVAL, INVALID_ARGUMENT,
+         "4 is no dmsnap_origin_choice");
     FAIL(dmsnap_open_options_set_origin_path(open, NULL, DMSNAP_FORMAT_RAW, 0), EINVAL,
          INVALID_ARGUMENT, "path is NULL");
     FAIL(dmsnap_open_options_set_origin_path(open, "x", 0, 0), EINVAL, INVALID_ARGUMENT,

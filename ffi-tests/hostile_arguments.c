@@ -28,6 +28,11 @@ static const char *const meant[] = {
     "dmsnap_amend_options_set_uuid uuid",
     "dmsnap_check_report_open options",
     "dmsnap_check_report_open_storage options",
+    "dmsnap_recover_options_set_origin name",
+    "dmsnap_recover_report_open new_path",
+    "dmsnap_recover_report_open options",
+    "dmsnap_recover_report_open callback",
+    "dmsnap_recover_report_open opaque",
     "dmsnap_descriptor_new uuid",
     "dmsnap_descriptor_set_origin name",
     "dmsnap_descriptor_set_origin format",
@@ -101,6 +106,7 @@ static void set_up(struct fixture *f)
     f->create_options = dmsnap_create_options_new();
     f->amend_options = dmsnap_amend_options_new();
     f->check_options = dmsnap_check_options_new();
+    f->recover_options = dmsnap_recover_options_new();
     f->load_options = dmsnap_load_options_new(DISK);
     OK(dmsnap_storage_open_memory(DISK, true, &f->storage));
     OK(dmsnap_storage_open_memory(0, true, &f->cow));
@@ -114,6 +120,7 @@ static void set_up(struct fixture *f)
     OK(dmsnap_image_write(f->image, f->buffer, 512, 0));
     OK(dmsnap_image_info(f->image, &f->info));
     OK(dmsnap_check_report_open(COW, f->check_options, &f->report));
+    OK(dmsnap_recover_report_open(COW, NULL, f->recover_options, NULL, NULL, &f->recovery));
     OK(dmsnap_check_reader_new(f->load_options, &f->reader));
     OK(dmsnap_descriptor_new(DISK, f->uuid, &f->descriptor));
     OK(dmsnap_store_format(4096, f->descriptor, false, &f->plan));
@@ -132,6 +139,8 @@ static void tear_down(struct fixture *f)
     dmsnap_storage_free(f->origin);
     dmsnap_info_free(f->info);
     dmsnap_check_report_free(f->report);
+    dmsnap_recover_report_free(f->recovery);
+    remove(NEW);
     dmsnap_check_reader_free(f->reader);
     dmsnap_descriptor_free(f->descriptor);
     dmsnap_plan_free(f->plan);
@@ -141,6 +150,7 @@ static void tear_down(struct fixture *f)
     dmsnap_create_options_free(f->create_options);
     dmsnap_amend_options_free(f->amend_options);
     dmsnap_check_options_free(f->check_options);
+    dmsnap_recover_options_free(f->recover_options);
     dmsnap_load_options_free(f->load_options);
     host_abandon(&f->host);
 }
@@ -157,6 +167,7 @@ static void free_outputs(struct outputs *out, const struct outputs *untouched)
     GIVEN(storage, dmsnap_storage_free)
     GIVEN(info, dmsnap_info_free)
     GIVEN(report, dmsnap_check_report_free)
+    GIVEN(recovery, dmsnap_recover_report_free)
     GIVEN(reader, dmsnap_check_reader_free)
     GIVEN(descriptor, dmsnap_descriptor_free)
     GIVEN(plan, dmsnap_plan_free)
@@ -184,11 +195,13 @@ static void forget_taken(struct fixture *f, const char *name, int64_t result)
     TAKEN(dmsnap_create_options_free, 0, create_options)
     TAKEN(dmsnap_amend_options_free, 0, amend_options)
     TAKEN(dmsnap_check_options_free, 0, check_options)
+    TAKEN(dmsnap_recover_options_free, 0, recover_options)
     TAKEN(dmsnap_load_options_free, 0, load_options)
     TAKEN(dmsnap_storage_free, 0, storage)
     TAKEN(dmsnap_merge_free, 0, merge)
     TAKEN(dmsnap_info_free, 0, info)
     TAKEN(dmsnap_check_report_free, 0, report)
+    TAKEN(dmsnap_recover_report_free, 0, recovery)
     TAKEN(dmsnap_check_reader_free, 0, reader)
     TAKEN(dmsnap_check_reader_finish, 0, reader)
     TAKEN(dmsnap_descriptor_free, 0, descriptor)

@@ -8,6 +8,7 @@
 #define DISK (1 << 20)
 #define COW "hostile.cow"
 #define STORE "hostile.store"
+#define NEW "hostile.new"
 /* More than the library's limit for a structure. */
 #define ROOM 8192
 
@@ -27,6 +28,7 @@ struct outputs {
     dmsnap_merge *merge;
     dmsnap_info *info;
     dmsnap_check_report *report;
+    dmsnap_recover_report *recovery;
     dmsnap_check_reader *reader;
     dmsnap_descriptor *descriptor;
     dmsnap_plan *plan;
@@ -42,12 +44,14 @@ struct fixture {
     dmsnap_create_options *create_options;
     dmsnap_amend_options *amend_options;
     dmsnap_check_options *check_options;
+    dmsnap_recover_options *recover_options;
     dmsnap_load_options *load_options;
     dmsnap_storage *storage, *cow, *origin;
     dmsnap_image *image;
     dmsnap_merge *merge;
     dmsnap_info *info;
     dmsnap_check_report *report;
+    dmsnap_recover_report *recovery;
     dmsnap_check_reader *reader;
     dmsnap_descriptor *descriptor;
     dmsnap_plan *plan;
@@ -108,12 +112,14 @@ static dmsnap_merge *merge(struct fixture *f)
 #define ARGUMENT_dmsnap_create_options_pointer(name) f->create_options
 #define ARGUMENT_dmsnap_amend_options_pointer(name) f->amend_options
 #define ARGUMENT_dmsnap_check_options_pointer(name) f->check_options
+#define ARGUMENT_dmsnap_recover_options_pointer(name) f->recover_options
 #define ARGUMENT_dmsnap_load_options_pointer(name) f->load_options
 #define ARGUMENT_dmsnap_storage_pointer(name) f->storage
 #define ARGUMENT_dmsnap_image_pointer(name) f->image
 #define ARGUMENT_dmsnap_merge_pointer(name) merge(f)
 #define ARGUMENT_dmsnap_info_pointer(name) f->info
 #define ARGUMENT_dmsnap_check_report_pointer(name) f->report
+#define ARGUMENT_dmsnap_recover_report_pointer(name) f->recovery
 #define ARGUMENT_dmsnap_check_reader_pointer(name) f->reader
 #define ARGUMENT_dmsnap_descriptor_pointer(name) f->descriptor
 #define ARGUMENT_dmsnap_plan_pointer(name) f->plan
@@ -125,6 +131,7 @@ static dmsnap_merge *merge(struct fixture *f)
 #define ARGUMENT_dmsnap_merge_place(name) &f->out.merge
 #define ARGUMENT_dmsnap_info_place(name) &f->out.info
 #define ARGUMENT_dmsnap_check_report_place(name) &f->out.report
+#define ARGUMENT_dmsnap_recover_report_place(name) &f->out.recovery
 #define ARGUMENT_dmsnap_check_reader_place(name) &f->out.reader
 #define ARGUMENT_dmsnap_descriptor_place(name) &f->out.descriptor
 #define ARGUMENT_dmsnap_plan_place(name) &f->out.plan
@@ -145,6 +152,8 @@ static dmsnap_merge *merge(struct fixture *f)
 #define ARGUMENT_dmsnap_layer_pointer(name) FILLED(dmsnap_layer)
 #define ARGUMENT_dmsnap_check_summary_pointer(name) FILLED(dmsnap_check_summary)
 #define ARGUMENT_dmsnap_finding_pointer(name) FILLED(dmsnap_finding)
+#define ARGUMENT_dmsnap_recover_summary_pointer(name) FILLED(dmsnap_recover_summary)
+#define ARGUMENT_dmsnap_left_out_pointer(name) FILLED(dmsnap_left_out)
 #define ARGUMENT_dmsnap_descriptor_info_pointer(name) FILLED(dmsnap_descriptor_info)
 #define ARGUMENT_dmsnap_step_pointer(name) FILLED(dmsnap_step)
 #define ARGUMENT_dmsnap_header_pointer(name) FILLED(dmsnap_header)
@@ -198,6 +207,9 @@ static dmsnap_merge *merge(struct fixture *f)
 
 static const char *text(const char *name)
 {
+    if (strcmp(name, "new_path") == 0) {
+        return NEW;
+    }
     return strcmp(name, "path") == 0 ? COW : name;
 }
 

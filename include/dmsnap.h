@@ -2128,8 +2128,9 @@ int dmsnap_amend_options_set_uuid(struct dmsnap_amend_options *options, const ui
 int dmsnap_amend_options_remove_descriptor(struct dmsnap_amend_options *options);
 
 /**
- * Changes the descriptor; durable when it returns. The open image shows what it showed: stored
- * names count at the next open.
+ * Changes the descriptor; durable when it returns. Names count at the next open: the open image
+ * goes on with the origin that it has. A size counts at once: the image is as large as a descriptor
+ * that is added says, or as its origin once there is none.
  */
 int dmsnap_image_amend(const struct dmsnap_image *image,
                        const struct dmsnap_amend_options *options);

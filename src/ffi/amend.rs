@@ -92,8 +92,9 @@ pub extern "C" fn dmsnap_amend_options_remove_descriptor(
     guard(|| change(options, |amend| Ok(amend.remove_descriptor())))
 }
 
-/// Changes the descriptor; durable when it returns. The open image shows what it showed: stored
-/// names count at the next open.
+/// Changes the descriptor; durable when it returns. Names count at the next open: the open image
+/// goes on with the origin that it has. A size counts at once: the image is as large as a descriptor
+/// that is added says, or as its origin once there is none.
 #[unsafe(no_mangle)]
 pub extern "C" fn dmsnap_image_amend(
     image: Option<&dmsnap_image>,

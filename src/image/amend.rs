@@ -14,7 +14,8 @@ use crate::units::check_disk_size;
 
 /// What to change about an image's descriptor. What is not named stays.
 ///
-/// None of this changes what the open handle shows: the stored names count at the next open.
+/// Names count at the next open; the open handle goes on with the origin that it has. A size counts at once: the handle shows what a
+/// descriptor that is added says, or what its origin says once there is none.
 #[derive(Clone, Debug, Default)]
 pub struct Amend {
     pub(super) origin: Option<Option<(String, Format)>>,

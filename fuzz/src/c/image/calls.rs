@@ -312,8 +312,9 @@ impl Stage {
         });
         let _ = check(ffi::dmsnap_image_amend(self.image(), options.as_deref()));
         ffi::dmsnap_amend_options_free(options);
-        // Another size may count from the next open on.
+        // Another size may count from now on.
         self.size = self.disk();
+        self.model = None;
     }
 
     pub(super) fn nonsense(&mut self, which: u8, a: u64, b: u64) {
