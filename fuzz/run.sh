@@ -70,7 +70,7 @@ longest() {
 # Bounds that libFuzzer watches over; the targets have narrower ones for the heap. An input takes milliseconds, and a second for
 # chunks of 1 GiB, but the machine may be busy: the clock is no measure.
 # Long inputs are tried early: short ones are few operations.
-common=(-timeout=300 -rss_limit_mb=768 -len_control=5 -print_final_stats=1)
+common=(-timeout=300 -report_slow_units=300 -rss_limit_mb=768 -len_control=5 -print_final_stats=1)
 
 run_target() {
     local target=$1 seconds=$2 log=$out/$1.log status
@@ -102,7 +102,9 @@ failed() {
 
 run_corpus() {
     local target=$1 log=$out/$1.log
-    if ! "$(binary "$target")" "${common[@]}" -runs=0 "-max_len=$(longest "$target")" "fuzz/corpus/$target" > "$log" 2>&1; then
+    mkdir -p "$out/artifacts/$target"
+    if ! "$(binary "$target")" "${common[@]}" -runs=0 "-max_len=$(longest "$target")" \
+        "-artifact_prefix=$out/artifacts/$target/" "fuzz/corpus/$target" > "$log" 2>&1; then
         failed "$target" "$log"
         return 1
     fi
