@@ -338,17 +338,14 @@ fn descriptor(metadata: &RawMetadata) -> (Option<Descriptor>, Vec<SlotDamage>) {
     let [first, second] = &metadata.slots[..] else {
         return (None, Vec::new());
     };
-    // Foreign bytes in a bare store are none of ours.
-    let Ok(None) = Descriptor::choose(&first.bytes, &second.bytes) else {
-        let chosen = Descriptor::choose(&first.bytes, &second.bytes);
-        let damage =
-            Descriptor::damage([&first.bytes, &second.bytes], [first.offset, second.offset]);
-        return (
-            chosen.ok().flatten().map(|(_, descriptor)| descriptor),
-            damage,
-        );
-    };
-    (None, Vec::new())
+    let chosen = Descriptor::choose(&first.bytes, &second.bytes);
+    if matches!(chosen, Ok(None)) {
+        // Foreign bytes in a bare store are none of ours.
+        return (None, Vec::new());
+    }
+    let damage = Descriptor::damage([&first.bytes, &second.bytes], [first.offset, second.offset]);
+    let descriptor = chosen.ok().flatten().map(|(_, descriptor)| descriptor);
+    (descriptor, damage)
 }
 
 impl Facts {

@@ -10,6 +10,7 @@ use std::path::Path;
 use super::metadata::PIECE;
 use super::open::open_file;
 use super::recover::{Finds, HeaderFound, RecoverOptions, RecoverReport};
+use super::restore::say_invalid;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{DESCRIPTOR_SLOT_SIZE, Descriptor, Exception, Geometry, Header};
 use crate::storage::{Hold, LockMode, SharedStorage, Storage};
@@ -138,12 +139,7 @@ impl<'a> Change<'a> {
     fn run(&self) -> Result<()> {
         let storage = self.storage;
         if self.was_valid {
-            let header = Header {
-                valid: 0,
-                ..Header::new(self.geometry.chunk_size())
-            };
-            storage.write_at(&header.encode(), 0)?;
-            storage.flush()?;
+            say_invalid(storage, self.geometry.chunk_size())?;
         }
         self.write_records(&self.marked)?;
         let area = self.last_area()?;

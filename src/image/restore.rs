@@ -7,7 +7,7 @@ use crate::storage::{Hold, LockMode, SharedStorage, Storage};
 use crate::store::{
     CheckReader, FindingKind, LoadOptions, Plan, RawArea, RawMetadata, Severity, Step,
 };
-use crate::units::{ByteRange, EXCEPTION_SIZE};
+use crate::units::{ByteRange, ChunkSize, EXCEPTION_SIZE};
 
 /// How metadata is written back.
 #[derive(Clone, Copy, Debug, Default)]
@@ -253,6 +253,16 @@ fn supply(plan: &mut Plan, storage: &dyn Storage, size: u64, pieces: &Pieces<'_>
     Ok(())
 }
 
+/// Durably no good store, until its header says otherwise.
+pub(super) fn say_invalid(storage: &dyn Storage, chunk_size: ChunkSize) -> Result<()> {
+    let header = Header {
+        valid: 0,
+        ..Header::new(chunk_size)
+    };
+    storage.write_at(&header.encode(), 0)?;
+    storage.flush()
+}
+
 fn write(
     storage: &dyn Storage,
     metadata: &RawMetadata,
@@ -260,12 +270,7 @@ fn write(
     pieces: &Pieces<'_>,
 ) -> Result<()> {
     if was_valid {
-        let header = Header {
-            valid: 0,
-            ..Header::new(metadata.chunk_size)
-        };
-        storage.write_at(&header.encode(), 0)?;
-        storage.flush()?;
+        say_invalid(storage, metadata.chunk_size)?;
     }
     for (start, area) in &pieces.areas {
         let per_piece = PIECE / EXCEPTION_SIZE;

@@ -60,7 +60,8 @@ struct Dump {
     /// First chunk that was never handed out.
     next_free: u64,
     exceptions: Vec<Run>,
-    metadata: Metadata,
+    /// For `restore`; people are not shown it.
+    metadata: Option<Metadata>,
 }
 
 /// What can be told of any store.
@@ -104,6 +105,10 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
     } else {
         exceptions(args)?
     };
+    let metadata = match args.output {
+        OutputFormat::Json => Some(Metadata::new(&metadata(args)?.0, path)?),
+        OutputFormat::Human => None,
+    };
     let dump = Dump {
         filename: path.display().to_string(),
         state: state_name(info.state),
@@ -111,7 +116,7 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
         descriptor: info.descriptor.as_ref().map(DescriptorFields::from),
         next_free: next_free(&info),
         exceptions,
-        metadata: Metadata::new(&metadata(args)?.0, path)?,
+        metadata,
     };
     match args.output {
         OutputFormat::Json => output::json(&dump)?,
@@ -122,16 +127,17 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
 
 fn raw(args: &Args) -> Result<u8> {
     let (metadata, file_size) = metadata(args)?;
+    let metadata = Metadata::new(&metadata, &args.file)?;
     match args.output {
         OutputFormat::Json => output::json(&RawDump {
             filename: args.file.display().to_string(),
             file_size,
-            metadata: Metadata::new(&metadata, &args.file)?,
+            metadata,
         })?,
         OutputFormat::Human => {
             output::line(format_args!("file: {}", args.file.display()))?;
             output::line(format_args!("file size: {file_size} bytes"))?;
-            Metadata::new(&metadata, &args.file)?.print()?;
+            metadata.print()?;
         }
     }
     Ok(0)
