@@ -110,7 +110,7 @@ fn sync_directory(path: &Path) -> Result<()> {
 
 impl CreateOptions {
     /// The store to make.
-    fn format(&self, origin: Option<&OriginFacts>) -> Result<FormatOptions> {
+    pub(super) fn format(&self, origin: Option<&OriginFacts>) -> Result<FormatOptions> {
         let chunk_size = self.chunk_size.unwrap_or(ChunkSize::DEFAULT);
         let descriptor = if self.bare {
             None

@@ -61,11 +61,7 @@ impl MetadataOptions {
 /// [`ErrorKind::InvalidFormat`], [`ErrorKind::Unsupported`] or [`ErrorKind::Corrupt`] if the header does not tell the size of a chunk and the
 /// options do not either; [`ErrorKind::InvalidArgument`] if they contradict each other; [`ErrorKind::NoMemory`]; or what the file reports.
 pub fn read_metadata(storage: &SharedStorage, options: &MetadataOptions) -> Result<RawMetadata> {
-    let mode = match options.lock {
-        true => LockMode::Reader,
-        false => LockMode::None,
-    };
-    let hold = Hold::take(storage, mode)?;
+    let hold = Hold::take(storage, LockMode::reader_if(options.lock))?;
     read(&**hold.storage(), options).map_err(|error| error.with_path(storage.name()))
 }
 

@@ -2,14 +2,14 @@
 
 use std::path::Path;
 
-use super::create::OriginFacts;
+use super::create::{OriginFacts, create_file};
 use super::metadata::{self, MetadataOptions};
 use super::open::open_file;
 use super::recover_copy::copy;
 use super::{CreateOptions, Format, Image, OpenOptions, OriginChoice, names};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{Descriptor, Exception, Header, HeaderState, SlotDamage};
-use crate::storage::{Hold, LockMode, SharedStorage, Storage};
+use crate::storage::{Hold, LockMode, SharedStorage, Storage, remove_if};
 use crate::store::{Doubt, LeftOut, RawMetadata, Sifted};
 use crate::units::{ChunkSize, SECTOR_SIZE, check_disk_size};
 
@@ -159,10 +159,11 @@ pub fn recover(
     let (path, new) = (path.as_ref(), new.as_ref());
     let storage = open_file(path, false, false)?;
     let (hold, mut finds) = look(&storage, options, (Some(path), Some(new)))?;
-    Image::create(new, &finds.facts.create_options(finds.metadata.chunk_size))?;
-    let copied = Image::open(new, &finds.open_options())
+    let layer = finds.create(new)?;
+    let copied = Image::open_storage(layer.clone(), &finds.open_options())
         .and_then(|image| copy(&**hold.storage(), image, &mut finds, progress));
-    copied.inspect_err(|_| drop(std::fs::remove_file(new)))?;
+    // By now another file may have the name.
+    copied.inspect_err(|_| remove_if(new, layer.file_id()))?;
     Ok(finds.report())
 }
 
@@ -177,7 +178,7 @@ pub fn recover_storage(
     progress: &mut dyn FnMut(RecoverProgress) -> bool,
 ) -> Result<RecoverReport> {
     let (hold, mut finds) = look(storage, options, (None, None))?;
-    Image::create_on(new, &finds.facts.create_options(finds.metadata.chunk_size))?;
+    Image::create_on(new, &finds.create_options())?;
     let image = Image::open_storage(new.clone(), &finds.open_options())?;
     copy(&**hold.storage(), image, &mut finds, progress)?;
     Ok(finds.report())
@@ -188,11 +189,7 @@ fn look(
     options: &RecoverOptions,
     names: (Option<&Path>, Option<&Path>),
 ) -> Result<(Hold, Finds)> {
-    let mode = match options.lock {
-        true => LockMode::Reader,
-        false => LockMode::None,
-    };
-    let hold = Hold::take(storage, mode)?;
+    let hold = Hold::take(storage, LockMode::reader_if(options.lock))?;
     let named = |error: Error| error.with_path(storage.name());
     let finds = Finds::read(&**hold.storage(), options, names).map_err(named)?;
     Ok((hold, finds))
@@ -277,6 +274,20 @@ impl Finds {
             stale: metadata.stale(),
             missing_area: metadata.missing_area,
             changed: false,
+        }
+    }
+
+    fn create(&self, new: &Path) -> Result<SharedStorage> {
+        let hold = create_file(new, self.create_options().format(None)?, false)?;
+        Ok(SharedStorage::clone(hold.storage()))
+    }
+
+    fn create_options(&self) -> CreateOptions {
+        CreateOptions {
+            chunk_size: Some(self.metadata.chunk_size),
+            bare: self.facts.descriptor.is_none(),
+            given: self.facts.descriptor.clone(),
+            ..CreateOptions::new()
         }
     }
 
@@ -389,15 +400,6 @@ impl Facts {
             size: Some(size),
             descriptor: Some(descriptor),
         })
-    }
-
-    fn create_options(&self, chunk_size: ChunkSize) -> CreateOptions {
-        CreateOptions {
-            chunk_size: Some(chunk_size),
-            bare: self.descriptor.is_none(),
-            given: self.descriptor.clone(),
-            ..CreateOptions::new()
-        }
     }
 }
 

@@ -47,6 +47,17 @@ pub enum LockMode {
     Writer,
 }
 
+impl LockMode {
+    /// How a reader locks who may have been told not to.
+    pub(crate) fn reader_if(lock: bool) -> LockMode {
+        if lock {
+            LockMode::Reader
+        } else {
+            LockMode::None
+        }
+    }
+}
+
 /// Positional I/O on bytes.
 ///
 /// Calls take `&self` and may come from any number of threads at once. A call transfers all of its bytes or fails: short transfers,

@@ -14,6 +14,8 @@ pub(crate) struct Scenario {
     pub(crate) changes: &'static [&'static str],
     /// Exit codes of a failure.
     pub(crate) codes: &'static [i32],
+    /// The file below the one that is made, if that may lack what cannot be read: exit code 2.
+    pub(crate) below: Option<&'static str>,
 }
 
 /// A base, a layer, and another one on top.
@@ -62,6 +64,21 @@ fn leaky(scratch: &Scratch) {
     scratch.poke("layer.dms", entry(count - 3) as u64, &last);
 }
 
+/// A layer that a kernel gave up.
+fn invalidated(scratch: &Scratch) {
+    scratch.base_and_layer();
+    scratch.poke("layer.dms", 4, &[0]);
+}
+
+/// The same, and its metadata as they were.
+fn dumped(scratch: &Scratch) {
+    scratch.base_and_layer();
+    let dump = scratch.dmsnap("dump --raw --output json layer.dms");
+    scratch.write("meta.json", dump.succeeds().as_bytes());
+    scratch.poke("layer.dms", 4, &[0]);
+    scratch.poke("layer.dms", 16 << 10, &[0xff; 100]);
+}
+
 pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "create raw",
@@ -70,6 +87,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         makes: Some("new.raw"),
         changes: &[],
         codes: &[1],
+        below: None,
     },
     Scenario {
         name: "create",
@@ -78,6 +96,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         makes: Some("new.dms"),
         changes: &[],
         codes: &[1],
+        below: None,
     },
     Scenario {
         name: "create over an old file",
@@ -86,6 +105,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         makes: Some("old.dms"),
         changes: &[],
         codes: &[1],
+        below: None,
     },
     Scenario {
         name: "convert to raw",
@@ -94,6 +114,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         makes: Some("new.raw"),
         changes: &[],
         codes: &[1],
+        below: None,
     },
     Scenario {
         name: "convert to a layer over an old file",
@@ -112,6 +133,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         makes: Some("old.dms"),
         changes: &[],
         codes: &[1],
+        below: None,
     },
     Scenario {
         name: "convert to a whole layer",
@@ -128,6 +150,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         makes: Some("new.dms"),
         changes: &[],
         codes: &[1],
+        below: None,
     },
     Scenario {
         name: "snapshot",
@@ -136,6 +159,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         makes: Some("new.dms"),
         changes: &["top.dms"],
         codes: &[1],
+        below: None,
     },
     Scenario {
         name: "write",
@@ -161,6 +185,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         makes: None,
         changes: &["top.dms"],
         codes: &[1],
+        below: None,
     },
     Scenario {
         name: "write past the page cache",
@@ -181,6 +206,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         makes: None,
         changes: &["layer.dms"],
         codes: &[1],
+        below: None,
     },
     Scenario {
         name: "discard",
@@ -196,6 +222,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         makes: None,
         changes: &["top.dms"],
         codes: &[1],
+        below: None,
     },
     Scenario {
         name: "grow",
@@ -204,6 +231,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         makes: None,
         changes: &["top.dms"],
         codes: &[1],
+        below: None,
     },
     Scenario {
         name: "shrink",
@@ -212,6 +240,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         makes: None,
         changes: &["top.dms"],
         codes: &[1],
+        below: None,
     },
     Scenario {
         name: "merge into a raw image",
@@ -220,6 +249,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         makes: None,
         changes: &["layer.dms", "base.raw"],
         codes: &[1],
+        below: None,
     },
     Scenario {
         name: "merge into a layer",
@@ -228,6 +258,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         makes: None,
         changes: &["top.dms", "layer.dms"],
         codes: &[1],
+        below: None,
     },
     Scenario {
         name: "amend",
@@ -236,6 +267,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         makes: None,
         changes: &["top.dms"],
         codes: &[1],
+        below: None,
     },
     Scenario {
         name: "check",
@@ -244,6 +276,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         makes: None,
         changes: &[],
         codes: &[1],
+        below: None,
     },
     Scenario {
         name: "repair",
@@ -252,6 +285,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         makes: None,
         changes: &["layer.dms"],
         codes: &[1],
+        below: None,
     },
     Scenario {
         name: "compare",
@@ -260,6 +294,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         makes: None,
         changes: &[],
         codes: &[2, 3, 4],
+        below: None,
     },
     Scenario {
         name: "map",
@@ -268,6 +303,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         makes: None,
         changes: &[],
         codes: &[1],
+        below: None,
     },
     Scenario {
         name: "info",
@@ -276,6 +312,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         makes: None,
         changes: &[],
         codes: &[1],
+        below: None,
     },
     Scenario {
         name: "dump",
@@ -284,6 +321,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         makes: None,
         changes: &[],
         codes: &[1],
+        below: None,
     },
     Scenario {
         name: "table",
@@ -299,5 +337,33 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         makes: None,
         changes: &[],
         codes: &[1],
+        below: None,
+    },
+    Scenario {
+        name: "recover",
+        args: &["recover", "layer.dms", "new.dms"],
+        prepare: invalidated,
+        makes: Some("new.dms"),
+        changes: &[],
+        codes: &[1],
+        below: Some("base.raw"),
+    },
+    Scenario {
+        name: "recover in place",
+        args: &["recover", "--in-place", "layer.dms"],
+        prepare: invalidated,
+        makes: None,
+        changes: &["layer.dms"],
+        codes: &[1],
+        below: None,
+    },
+    Scenario {
+        name: "restore",
+        args: &["restore", "meta.json", "layer.dms"],
+        prepare: dumped,
+        makes: None,
+        changes: &["layer.dms"],
+        codes: &[1],
+        below: None,
     },
 ];

@@ -67,6 +67,11 @@ impl Known {
         what: &str,
     ) -> bool {
         let what = format!("{}: {what}", self.scenario.name);
+        if let (Some(below), 2) = (self.scenario.below, run.code) {
+            assert!(run.stdout.contains("left out"), "not told: {what}");
+            self.assert_made_in_part(scratch, below, &what);
+            return false;
+        }
         let succeeded = run.code == self.clean.code;
         if succeeded {
             assert!(
@@ -96,8 +101,8 @@ impl Known {
         assert!(run.stderr.contains(&cause), "no cause is named: {what}");
     }
 
-    /// Old or new, nothing else, and fit for more.
-    fn assert_files(&self, scratch: &Scratch, succeeded: bool, what: &str) {
+    /// The files that are there, of which those that must not change have not, and none is new but the one that is made.
+    fn files_left(&self, scratch: &Scratch, what: &str) -> BTreeMap<String, Vec<u8>> {
         let after = files(scratch);
         for (name, old) in &self.before {
             let found = after
@@ -111,6 +116,23 @@ impl Known {
             let is_known = self.before.contains_key(name) || self.scenario.makes == Some(name);
             assert!(is_known, "{name} was left: {what}");
         }
+        after
+    }
+
+    /// What is there of the file that is made is right, and what lies below shows in place of the rest.
+    fn assert_made_in_part(&self, scratch: &Scratch, below: &str, what: &str) {
+        self.files_left(scratch, what);
+        for (&name, (_, new)) in &self.shown {
+            let path = scratch.path(name);
+            let found = shown(&path).unwrap_or_else(|| panic!("half-made: {name}: {what}"));
+            mixture(&found, &[&self.before[below], new], what);
+            go_on(&path, found, what);
+        }
+    }
+
+    /// Old or new, nothing else, and fit for more.
+    fn assert_files(&self, scratch: &Scratch, succeeded: bool, what: &str) {
+        let after = self.files_left(scratch, what);
         let mut left = Vec::new();
         for (&name, (old, new)) in &self.shown {
             let what = format!("{name}: {what}");
@@ -119,11 +141,15 @@ impl Known {
                 continue;
             }
             let path = scratch.path(name);
-            let found = shown(&path).unwrap_or_else(|| panic!("half-made: {what}"));
-            if succeeded || is_made {
-                assert_same(&found, new, &what);
-            } else {
-                mixture(&found, &[old.as_deref().unwrap(), new], &what);
+            let Some(found) = shown(&path) else {
+                // What was no good store still is none.
+                let still = !succeeded && !is_made && old.is_none();
+                assert!(still, "half-made: {what}");
+                continue;
+            };
+            match old {
+                Some(old) if !succeeded && !is_made => mixture(&found, &[old, new], &what),
+                _ => assert_same(&found, new, &what),
             }
             left.push((path, found));
         }

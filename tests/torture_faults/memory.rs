@@ -124,6 +124,53 @@ fn test_memory_for_exceptions_may_end_anywhere() {
     count("faults", "memory-limits", jobs.len() as u64);
 }
 
+const RECOVERIES: [&[&str]; 4] = [
+    &["recover", "-q", "--size", "1T", "x.dms", "new.dms"],
+    &["recover", "-q", "--in-place", "x.dms"],
+    &["dump", "--raw", "--all-areas", "--output", "json", "x.dms"],
+    &["restore", "-q", "--overwrite", "meta.json", "x.dms"],
+];
+
+/// A store to recover, and its metadata in a file.
+fn dumped_store(scratch: &Scratch, chunk: u64, count: u64, size: u64) {
+    store(scratch, "x.dms", chunk, count, size);
+    let dump = scratch.dmsnap("dump --raw --output json x.dms");
+    scratch.write("meta.json", dump.succeeds().as_bytes());
+}
+
+/// Huge chunks, and many exceptions with less and less memory for them, in what is recovered and restored.
+#[test]
+fn test_recovering_needs_no_huge_memory() {
+    let mut jobs = Vec::new();
+    for args in RECOVERIES {
+        for chunk in [1 << 20, GIB] {
+            jobs.push((args, chunk, 1, 160 << 20));
+        }
+        for megabytes in (18..50).step_by(4) {
+            // Of what is copied there is no more than a few blocks.
+            let count = if args.contains(&"new.dms") {
+                1 << 12
+            } else {
+                1 << 16
+            };
+            jobs.push((args, 4096, count, megabytes << 20));
+        }
+    }
+    for_each(&jobs, |&(args, chunk, count, limit)| {
+        let scratch = Scratch::fast();
+        let chunks = 4 + count * 2;
+        dumped_store(&scratch, chunk, count, chunks * chunk);
+        let run = limited(&scratch, &format!("--as={limit}"), args);
+        assert_survived(
+            &run,
+            &format!("{count} chunks of {chunk}, {limit}: {args:?}"),
+        );
+        let made = args.contains(&"new.dms") && run.code != 1;
+        assert_eq!(scratch.path("new.dms").exists(), made, "{args:?}: {run:#?}");
+    });
+    count("faults", "memory-limits", jobs.len() as u64);
+}
+
 /// Sizes that somebody types, and those in a descriptor.
 #[test]
 fn test_huge_sizes_need_no_huge_memory() {

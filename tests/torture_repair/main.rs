@@ -8,6 +8,7 @@
 #[allow(dead_code, reason = "other targets use the rest")]
 mod budget;
 mod damage;
+mod faults;
 #[path = "../common/golden.rs"]
 mod golden;
 #[path = "../kernel/guest.rs"]
@@ -80,6 +81,27 @@ fn torture_interrupted_recovery() {
         states += recovery::survives_power_cuts(&world, &bytes, random, seed);
     }
     count("repair", "interrupted-recoveries", states);
+}
+
+/// Every call may fail while a store is recovered, in place or into a new file, and while metadata are restored.
+#[test]
+fn torture_failing_recovery() {
+    let mut faults = 0;
+    for seed in Budget::cases(6) {
+        let random = &mut Random(seed);
+        let world = World::random(random);
+        let bytes = damage::spoil(&world, random);
+        let is_known = dmsnap::read_metadata(
+            &image_common::memory_with(&bytes),
+            &dmsnap::MetadataOptions::new()
+                .chunk_size(dmsnap::ChunkSize::from_bytes(world.chunk).unwrap()),
+        );
+        // A good header with another size of chunks has the last word.
+        if is_known.is_ok() {
+            faults += faults::survives_faults(&world, &bytes, seed);
+        }
+    }
+    count("repair", "faults", faults);
 }
 
 /// An unmodified kernel loads what came out, and shows what it has to.

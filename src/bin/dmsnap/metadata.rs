@@ -1,5 +1,7 @@
 //! A store's metadata as JSON: what `dump` prints and `restore` reads. People may edit it in between.
 
+use std::fmt;
+use std::marker::PhantomData;
 use std::path::Path;
 
 use dmsnap::format::{
@@ -8,7 +10,8 @@ use dmsnap::format::{
 };
 use dmsnap::store::{RawArea, RawMetadata, RawRun, RawSlot};
 use dmsnap::{ChunkSize, CowChunk, OriginChunk};
-use serde::{Deserialize, Serialize};
+use serde::de::{Error as _, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::failure::{Failure, Result};
 use crate::output;
@@ -22,6 +25,7 @@ pub(crate) struct Metadata {
     header: HeaderFields,
     /// Those that are not blank.
     descriptor_slots: Vec<Slot>,
+    #[serde(deserialize_with = "list")]
     areas: Vec<Area>,
     /// Where the log goes on outside the file. Only told, not restored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -80,6 +84,7 @@ struct Area {
     /// Slot that ends the log, if this area does. Only told, not restored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     end: Option<u64>,
+    #[serde(deserialize_with = "list")]
     records: Vec<Run>,
 }
 
@@ -136,15 +141,12 @@ impl Metadata {
                 .map_err(|why| wrong(format!("slot {} of the descriptor: {why}", slot.slot)))?;
         }
         let per_area = chunk_size.exceptions_per_area();
+        let areas = self.areas.iter().map(|area| area.to_raw(per_area, path));
         Ok(RawMetadata {
             header: self.header.to_bytes().map_err(wrong)?,
             chunk_size,
             slots,
-            areas: self
-                .areas
-                .iter()
-                .map(|area| area.to_raw(per_area))
-                .collect(),
+            areas: collect(areas, path)?,
             missing_area: None,
         })
     }
@@ -359,21 +361,53 @@ impl Area {
         Ok(())
     }
 
-    fn to_raw(&self, per_area: u64) -> RawArea {
-        let runs = self.records.iter().map(|run| RawRun {
-            slot: run.slot,
-            first: Exception {
-                old: OriginChunk(run.old_chunk),
-                new: CowChunk(run.new_chunk),
-            },
-            count: run.count,
+    fn to_raw(&self, per_area: u64, path: &Path) -> Result<RawArea> {
+        let runs = self.records.iter().map(|run| {
+            Ok(RawRun {
+                slot: run.slot,
+                first: Exception {
+                    old: OriginChunk(run.old_chunk),
+                    new: CowChunk(run.new_chunk),
+                },
+                count: run.count,
+            })
         });
-        RawArea {
+        Ok(RawArea {
             number: self.area,
             slots: self.slots.unwrap_or(per_area),
-            runs: runs.collect(),
+            runs: collect(runs, path)?,
+        })
+    }
+}
+
+/// A list of any length, for which there may be no memory: serde's own would end the program then.
+fn list<'de, D, T>(input: D) -> std::result::Result<Vec<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    struct List<T>(PhantomData<T>);
+
+    impl<'de, T: Deserialize<'de>> Visitor<'de> for List<T> {
+        type Value = Vec<T>;
+
+        fn expecting(&self, text: &mut fmt::Formatter<'_>) -> fmt::Result {
+            text.write_str("a list")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> std::result::Result<Vec<T>, A::Error> {
+            let mut all = Vec::new();
+            while let Some(one) = seq.next_element()? {
+                if all.try_reserve(1).is_err() {
+                    return Err(A::Error::custom("no memory for more"));
+                }
+                all.push(one);
+            }
+            Ok(all)
         }
     }
+
+    input.deserialize_seq(List(PhantomData))
 }
 
 fn to_hex(bytes: &[u8]) -> String {
