@@ -962,7 +962,9 @@ typedef struct dmsnap_storage_ops {
    */
   int (*size)(void *opaque, uint64_t *size);
   /**
-   * Changes the size; new bytes read as zeros. NULL: the size is fixed, as a device's.
+   * Changes the size; new bytes read as zeros. `size` need not be a multiple of `request_alignment`:
+   * a host that knows no other sizes takes the next larger one. NULL: the size is fixed, as a
+   * device's.
    */
   int (*set_size)(void *opaque, uint64_t size);
   /**

@@ -56,7 +56,9 @@ pub struct dmsnap_storage_ops {
     pub flush: Option<unsafe extern "C" fn(opaque: *mut c_void) -> c_int>,
     /// Tells the size in bytes. Required.
     pub size: Option<unsafe extern "C" fn(opaque: *mut c_void, size: *mut u64) -> c_int>,
-    /// Changes the size; new bytes read as zeros. NULL: the size is fixed, as a device's.
+    /// Changes the size; new bytes read as zeros. `size` need not be a multiple of `request_alignment`:
+    /// a host that knows no other sizes takes the next larger one. NULL: the size is fixed, as a
+    /// device's.
     pub set_size: Option<unsafe extern "C" fn(opaque: *mut c_void, size: u64) -> c_int>,
     /// Makes a range read as zeros; with `unmap` space may be given back. NULL, or `-ENOTSUP`:
     /// zeros are written.

@@ -154,7 +154,9 @@ impl Session {
                     ErrorKind::Overflow,
                     ErrorKind::SnapshotInvalid,
                 ];
-                let full = !self.sound && refused.contains(&error.kind());
+                // A merge may have filled the layer below, whose flush then fails too.
+                let stopped = self.merge_failed && error.kind() == ErrorKind::PreviousIo;
+                let full = !self.sound && (refused.contains(&error.kind()) || stopped);
                 // Beside a damaged descriptor, what lies past the end may be data.
                 let doubtful = self.damaged && error.kind() == ErrorKind::Corrupt;
                 assert!(

@@ -216,6 +216,8 @@ impl Stage {
         if self.open(chunk, overflow).is_err() {
             return false;
         }
+        // As a kernel does it, a layer that overflows is not read any more.
+        self.trouble |= overflow % 3 != 0;
         if let Some(model) = &mut self.model {
             model.reopened();
         }
