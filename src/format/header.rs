@@ -227,6 +227,7 @@ mod tests {
             let (kind, text) = refusal(&raw(&magic, 1, 1, 8));
             assert_eq!(kind, ErrorKind::InvalidFormat);
             assert!(text.contains(word), "{text}");
+            assert_eq!(text.contains("swapped"), magic == *b"pAnS", "{text}");
         }
         let (kind, text) = refusal(&raw(b"SnAp", 1, 1, 8)[..15]);
         assert_eq!(kind, ErrorKind::InvalidFormat);

@@ -434,3 +434,6 @@ fn too_far() -> Error {
         "the COW file has reached the longest file there can be",
     )
 }
+
+#[cfg(test)]
+mod tests;

@@ -285,3 +285,51 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn test_names_may_be_as_long_as_the_slot_has_room() {
+    let named = |name: usize, format: usize| Descriptor {
+        origin_name: Some("n".repeat(name)),
+        origin_format: Some("f".repeat(format)),
+        ..example(1)
+    };
+    let room = DESCRIPTOR_SLOT_SIZE - STRINGS_OFFSET;
+    let longest = named(MAX_ORIGIN_NAME, room - MAX_ORIGIN_NAME);
+    assert_eq!(longest.encoded_len(), DESCRIPTOR_SLOT_SIZE);
+    let slot = longest.encode().unwrap();
+    assert_eq!(Descriptor::decode(&slot), SlotState::Valid(longest));
+    let refused = |descriptor: Descriptor| descriptor.encode().unwrap_err().to_string();
+    let error = refused(named(MAX_ORIGIN_NAME + 1, 3));
+    assert!(
+        error.contains(&format!("{} bytes", MAX_ORIGIN_NAME + 1)),
+        "{error}"
+    );
+    let error = refused(named(MAX_ORIGIN_NAME, room - MAX_ORIGIN_NAME + 1));
+    assert!(
+        error.contains(&format!("{} bytes long", DESCRIPTOR_SLOT_SIZE + 1)),
+        "{error}"
+    );
+    let nameless = Descriptor {
+        origin_name: None,
+        origin_format: None,
+        ..example(1)
+    };
+    assert_eq!(nameless.encoded_len(), STRINGS_OFFSET);
+    assert_eq!(
+        example(1).encoded_len(),
+        STRINGS_OFFSET + "dir/base.rawraw".len()
+    );
+}
+
+#[test]
+fn test_damage_is_told_with_its_place() {
+    let damage = SlotDamage {
+        slot: 2,
+        offset: 8192,
+        reason: "cut off after 20 bytes, wanted at least 32".to_owned(),
+    };
+    let text = "slot 2 of the image descriptor, at offset 8192, is damaged: cut off after 20 bytes, wanted at least 32";
+    assert_eq!(damage.to_string(), text);
+    let error = field::<8>(&[0; 20], 24).unwrap_err();
+    assert_eq!(error, "cut off after 20 bytes, wanted at least 32");
+}
