@@ -249,3 +249,6 @@ fn follows(next: Exception, first: Exception, len: u64) -> bool {
         && next.old > first.old
         && next.new > first.new
 }
+
+#[cfg(test)]
+mod tests;

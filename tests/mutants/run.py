@@ -3,8 +3,8 @@
 
 The mutants are those of cargo-mutants (`cargo install cargo-mutants --locked`), which would build the package once for each of
 several thousand. Here all of them are put into one program, asleep, and each run wakes one; the few that cannot be put in so are
-built one by one. They are tried on the tests of their own layer, and those of src/format and src/store that are missed there on the
-image's tests too. A run ends at the first test that fails. `store` takes src/format and src/store, `image` takes src/image.
+built one by one. `store` takes src/format and src/store, first on the quick tests of the store and then, those that are missed, on all
+of the store and the image; `image` takes src/image. A run ends at the first test that fails.
 
     --sample N --seed S     N of them, drawn with the seed S
     --only TEXT             those whose names contain the text
@@ -39,9 +39,13 @@ FILES = {"store": ["src/format/**", "src/store/**"], "image": ["src/image/**"]}
 STAGES = {"store": ["store", "image"], "image": ["image"]}
 TESTS = {
     "store": ["golden", "together"],
-    "image": ["golden_image", "golden_damaged", "image_basic", "image_check", "image_no_space", "image_users", "image_counts",
-              "image_files", "image_model"],
+    "image": ["golden", "together", "golden_image", "golden_damaged", "image_basic", "image_check", "image_no_space",
+              "image_users", "image_counts", "image_files", "image_model", "torture_repair"],
 }
+# Tests that take longer are left out, in seconds.
+LONGEST = {"store": 0.4, "image": 10}
+# They need a virtual machine.
+NOT = ["torture_kernel_loads"]
 # The store's tests as modules of one program, which is linked faster than seven; the quick ones first.
 TOGETHER = ["store_records", "store_no_space", "store_plan_order", "store_space", "store_jobs", "store_rules", "store_model"]
 # Above the layer that is looked at, and what only the package as a whole needs.
@@ -191,7 +195,7 @@ class Tree:
         self.write("src/lib.rs", self.without_layers((ROOT / "src/lib.rs").read_text()).encode())
         self.write("Cargo.toml", manifest((ROOT / "Cargo.toml").read_text()).encode())
         self.write("src/mutant.rs", AWAKE.encode())
-        if self.layer == "store":
+        if "together" in TESTS[self.layer]:
             # Tests run in the order of their names.
             modules = "".join(f'#[path = "{name}.rs"]\nmod t{n}_{name};\n' for n, name in enumerate(TOGETHER))
             self.write("tests/together.rs", b"#![allow(warnings)]\n" + modules.encode())
@@ -213,7 +217,7 @@ class Tree:
     def together(self, mutants, jobs, note):
         """Runs all that can be put into one program; returns the others."""
         programs, placed = self.build_all(mutants)
-        tests = [test for program in programs for test in self.tests_of(program)]
+        tests = [test for program in programs for test in self.tests_of(program) if test.seconds < LONGEST[self.layer]]
         queue, lock = [mutant for mutant in mutants if mutant["id"] in placed], threading.Lock()
 
         def work():
@@ -237,6 +241,8 @@ class Tree:
         """Each with the time that it takes and the mutants that it asks for."""
         names = subprocess.run([program, "--list", "--format=terse"], check=True, stdout=subprocess.PIPE).stdout.decode()
         for name in re.findall(r"^(.*): test$", names, flags=re.M):
+            if name in NOT:
+                continue
             seen, started = self.path / "seen", time.monotonic()
             seen.unlink(missing_ok=True)
             if not passes(program, self.path, [name], SECONDS, {"DMSNAP_MUTANTS_SEEN": str(seen)}):
