@@ -235,12 +235,11 @@ impl Finds {
             Ok(HeaderState::Blank) => HeaderFound::Damaged("it is blank".to_owned()),
             Err(error) => HeaderFound::Damaged(error.message().to_owned()),
         };
-        let (stored, damage) = descriptor(&metadata);
+        let (stored, damage) = descriptor(&metadata)?;
+        let end = DiskEnd::of(options, stored.as_ref(), &damage);
         let facts = Facts::new(options, stored, metadata.chunk_size, names)?;
-        let sifted = Sifted::new(&metadata, storage.size()?, facts.size);
-        if options.size.is_none() && !damage.is_empty() {
-            refuse_doubtful_end(&sifted)?;
-        }
+        let sifted = Sifted::new(&metadata, storage.size()?, facts.size)?;
+        end.refuse_if_doubtful(&sifted, metadata.chunk_size)?;
         let total = sifted.good.len() as u64;
         Ok(Finds {
             metadata,
@@ -327,36 +326,65 @@ impl Finds {
     }
 }
 
-/// The slot of the descriptor that was damaged may have said another size, and then what lies past the end is data.
-fn refuse_doubtful_end(sifted: &Sifted) -> Result<()> {
-    let past_end = sifted
-        .left_out
-        .iter()
-        .find(|left| left.doubt == Doubt::PastEnd);
-    let Some(left) = past_end else {
-        return Ok(());
-    };
-    let message = format!(
-        "a slot of the image descriptor is damaged, and there are exceptions past the end that the other one gives (record {} of chunk {}): \
-         say the size of the disk",
-        left.index, left.record.old
-    );
-    Err(Error::new(ErrorKind::Corrupt, message))
+/// Where the end of the disk is known from.
+enum DiskEnd {
+    /// The caller, or a descriptor that nothing contradicts.
+    Sure,
+    /// A slot of the descriptor, where the other one is damaged and may have said another size.
+    OneSlot,
+    /// The origin, over which the layer may have grown.
+    Origin,
+}
+
+impl DiskEnd {
+    fn of(options: &RecoverOptions, stored: Option<&Descriptor>, damage: &[SlotDamage]) -> DiskEnd {
+        match stored {
+            _ if options.size.is_some() => DiskEnd::Sure,
+            None => DiskEnd::Origin,
+            Some(_) if damage.is_empty() => DiskEnd::Sure,
+            Some(_) => DiskEnd::OneSlot,
+        }
+    }
+
+    /// What lies past an end that is a guess may be data, and is not given up for that.
+    fn refuse_if_doubtful(&self, sifted: &Sifted, chunk: ChunkSize) -> Result<()> {
+        let why = match self {
+            DiskEnd::Sure => return Ok(()),
+            DiskEnd::OneSlot => "a slot of the image descriptor is damaged, and",
+            DiskEnd::Origin => "only the origin tells how long the disk is, and",
+        };
+        // Chunks that no disk has are no reason to ask.
+        let past_end = sifted.left_out.iter().find(|left| {
+            left.doubt == Doubt::PastEnd && chunk.start_of(left.record.old.0).is_some()
+        });
+        let Some(left) = past_end else {
+            return Ok(());
+        };
+        let message = format!(
+            "{why} there are exceptions past that end (record {} of chunk {}): say the size of the disk",
+            left.index, left.record.old
+        );
+        Err(Error::new(ErrorKind::Corrupt, message))
+    }
 }
 
 /// The good descriptor, if there is one, and what is wrong with the slots.
-fn descriptor(metadata: &RawMetadata) -> (Option<Descriptor>, Vec<SlotDamage>) {
+///
+/// # Errors
+/// [`ErrorKind::Unsupported`] for one with unknown features: what the records mean then nobody here knows.
+fn descriptor(metadata: &RawMetadata) -> Result<(Option<Descriptor>, Vec<SlotDamage>)> {
     let [first, second] = &metadata.slots[..] else {
-        return (None, Vec::new());
+        return Ok((None, Vec::new()));
     };
-    let chosen = Descriptor::choose(&first.bytes, &second.bytes);
-    if matches!(chosen, Ok(None)) {
+    let chosen = match Descriptor::choose(&first.bytes, &second.bytes) {
         // Foreign bytes in a bare store are none of ours.
-        return (None, Vec::new());
-    }
+        Ok(None) => return Ok((None, Vec::new())),
+        Ok(Some((_, descriptor))) => Some(descriptor),
+        Err(error) if error.kind() == ErrorKind::Unsupported => return Err(error),
+        Err(_) => None,
+    };
     let damage = Descriptor::damage([&first.bytes, &second.bytes], [first.offset, second.offset]);
-    let descriptor = chosen.ok().flatten().map(|(_, descriptor)| descriptor);
-    (descriptor, damage)
+    Ok((chosen, damage))
 }
 
 impl Facts {

@@ -3,7 +3,7 @@
 //! No record moves except into the slot of one that is left out, and each stands in both places before the first is cleared. Those that are
 //! left out are marked before anything else: or else the last of some that contradict each other would be believed, or one that pointed
 //! past the end when the file is longer. The header says "invalid" until all is done. So a recovery that was stopped can be done again and
-//! finds the same.
+//! gives back the same exceptions. What it left out it does not know any more, where that has been overwritten.
 
 use std::path::Path;
 
@@ -14,10 +14,13 @@ use super::restore::say_invalid;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{DESCRIPTOR_SLOT_SIZE, Descriptor, Exception, Geometry, Header};
 use crate::storage::{Hold, LockMode, SharedStorage, Storage};
-use crate::store::RawMetadata;
+use crate::store::{RawMetadata, memory};
 use crate::units::{ByteRange, EXCEPTION_SIZE};
 
 /// As [`recover`](crate::recover), but writes to the damaged file itself. What is left out is lost for good then: work on a copy.
+///
+/// If it is stopped, it can be done again and gives back the same exceptions; the report may not list any more what the first one left
+/// out, and calls the store invalidated, as which it is marked meanwhile.
 ///
 /// # Errors
 /// As [`recover`](crate::recover); [`ErrorKind::NoSpace`] for a device that has no room for the area behind a full one.
@@ -84,14 +87,14 @@ impl<'a> Change<'a> {
     ) -> Result<Change<'a>> {
         let geometry = finds.metadata.geometry();
         let was_valid = finds.header == HeaderFound::Valid;
-        let (len, filled) = new_log(finds);
+        let (len, filled) = new_log(finds)?;
         let header = match was_valid {
             true => finds.metadata.header,
             false => Header::new(finds.metadata.chunk_size).encode(),
         };
         let left_out = finds.sifted.left_out.iter();
         let change = Change {
-            marked: left_out.map(|left| (left.index, left.marked())).collect(),
+            marked: memory::collect(left_out.map(|left| (left.index, left.marked())))?,
             storage,
             geometry,
             header,
@@ -148,11 +151,12 @@ impl<'a> Change<'a> {
         }
         self.write_records(&self.filled)?;
         self.clear_behind(area)?;
+        // Should a slot be torn, no record past the end of the disk is to be left that puts that end in doubt.
+        storage.flush()?;
         for (offset, bytes) in &self.slots {
             storage.write_at(bytes, *offset)?;
             storage.flush()?;
         }
-        storage.flush()?;
         storage.write_at(&self.header, 0)?;
         storage.flush()
     }
@@ -188,8 +192,8 @@ impl<'a> Change<'a> {
 }
 
 /// The length of the new log, and the slots that get another record: those of records that are left out, from the last good ones.
-fn new_log(finds: &Finds) -> (u64, Vec<(u64, Exception)>) {
-    let mut good = finds.sifted.good.clone();
+fn new_log(finds: &Finds) -> Result<(u64, Vec<(u64, Exception)>)> {
+    let mut good = memory::collect(finds.sifted.good.iter().copied())?;
     good.sort_unstable_by_key(|(index, _)| *index);
     let len = good.len() as u64;
     let stays = good.partition_point(|(index, _)| *index < len);
@@ -200,10 +204,11 @@ fn new_log(finds: &Finds) -> (u64, Vec<(u64, Exception)>) {
         if staying.next_if(|(at, _)| *at == index).is_none()
             && let Some((_, record)) = moving.next()
         {
+            memory::reserve(&mut filled, 1)?;
             filled.push((index, *record));
         }
     }
-    (len, filled)
+    Ok((len, filled))
 }
 
 /// Whether the log ends with record `len` already, with nothing behind.

@@ -197,23 +197,23 @@ fn check(storage: &dyn Storage, pieces: &Pieces<'_>) -> Result<()> {
         ..LoadOptions::default()
     };
     let report = match read_report(storage, size, pieces, options) {
-        Err(error) if error.kind() != ErrorKind::Io => {
+        Err(error) if !matches!(error.kind(), ErrorKind::Io | ErrorKind::NoMemory) => {
             let message = format!("would be no store: {}", error.message());
             return Err(Error::new(ErrorKind::Corrupt, message));
         }
         other => other?,
     };
-    let is_fault = |kind: FindingKind, severity| {
-        kind != FindingKind::Invalid && severity == Severity::Corruption
-    };
-    let mut faults = report
+    let corruptions = report
         .findings
         .iter()
-        .filter(|found| is_fault(found.kind, found.severity));
-    match faults.next() {
+        .filter(|found| found.severity == Severity::Corruption);
+    let (invalid, faults): (Vec<_>, Vec<_>) =
+        corruptions.partition(|found| found.kind == FindingKind::Invalid);
+    match faults.first() {
         None => Ok(()),
         Some(first) => {
-            let count = 1 + faults.count();
+            // Of each kind only so many are listed, but all are counted.
+            let count = report.corruptions - invalid.len() as u64;
             let message = format!("would be damaged: {} ({count} in all)", first.message);
             let error = Error::new(ErrorKind::Corrupt, message);
             Err(match first.offset {

@@ -1,8 +1,10 @@
 //! Which records of a damaged log can be believed: those that are legal and that no other record contradicts.
 
 use super::areas::Scan;
+use super::memory;
 use super::raw::RawMetadata;
 use super::table::MAX_NEW_CHUNK;
+use crate::error::Result;
 use crate::format::Exception;
 use crate::units::{ChunkSize, CowChunk, MAX_FILE_SIZE, OriginChunk};
 
@@ -59,19 +61,19 @@ struct Candidate {
 
 impl Sifted {
     /// Sorts out the log of `metadata` in a file of `cow_size` bytes. `disk_size` is the size of the disk in bytes, where it is known.
-    pub fn new(metadata: &RawMetadata, cow_size: u64, disk_size: Option<u64>) -> Sifted {
+    ///
+    /// # Errors
+    /// [`ErrorKind::NoMemory`](crate::ErrorKind::NoMemory).
+    pub fn new(metadata: &RawMetadata, cow_size: u64, disk_size: Option<u64>) -> Result<Sifted> {
         let geometry = metadata.geometry();
         let scan = Scan { geometry, cow_size };
         let disk_end = disk_end(geometry.chunk_size(), disk_size);
-        let mut all: Vec<Candidate> = metadata
-            .log()
-            .map(|(index, record)| Candidate {
-                index,
-                record,
-                doubt: scan.doubt(record.new),
-                repeats: false,
-            })
-            .collect();
+        let mut all = memory::collect(metadata.log().map(|(index, record)| Candidate {
+            index,
+            record,
+            doubt: scan.doubt(record.new),
+            repeats: false,
+        }))?;
         find_shared(&mut all);
         find_duplicates(&mut all);
         let mut sifted = Sifted::default();
@@ -79,18 +81,24 @@ impl Sifted {
             let Candidate { index, record, .. } = *candidate;
             let past_end = (record.old.0 >= disk_end).then_some(Doubt::PastEnd);
             match past_end.or(candidate.doubt) {
-                Some(doubt) => sifted.left_out.push(LeftOut {
-                    index,
-                    record,
-                    doubt,
-                }),
+                Some(doubt) => {
+                    memory::reserve(&mut sifted.left_out, 1)?;
+                    sifted.left_out.push(LeftOut {
+                        index,
+                        record,
+                        doubt,
+                    });
+                }
                 None if candidate.repeats => sifted.repeated += 1,
-                None => sifted.good.push((index, record)),
+                None => {
+                    memory::reserve(&mut sifted.good, 1)?;
+                    sifted.good.push((index, record));
+                }
             }
         }
         sifted.good.sort_unstable_by_key(|(_, record)| record.old);
         sifted.left_out.sort_unstable_by_key(|left| left.index);
-        sifted
+        Ok(sifted)
     }
 }
 

@@ -336,3 +336,52 @@ fn test_check_says_what_a_repair_did_and_what_it_left() {
         "{text}"
     );
 }
+
+/// It was called complete, without what lay past the base's end.
+#[test]
+fn test_a_grown_layer_without_its_size_is_not_cut_to_its_base() {
+    let scratch = Scratch::new();
+    scratch.base_and_layer();
+    let grown = SIZE + (1 << 20);
+    scratch
+        .dmsnap(&format!("resize -q layer.dms {grown}"))
+        .succeeds();
+    scratch
+        .io("layer.dms", &[&format!("write -q -P 0x77 {SIZE} 64k")])
+        .succeeds();
+    let expected = shown(&scratch, "layer.dms");
+    // As a kernel leaves it that gives a store up.
+    scratch.poke("layer.dms", 4, &[0]);
+    scratch.poke("layer.dms", 16, &[0; CHUNK - 16]);
+    for line in [
+        "recover -b base.raw -F raw layer.dms new.dms",
+        "recover -b base.raw -F raw --in-place layer.dms",
+    ] {
+        let run = scratch.untouched(|| scratch.dmsnap(line));
+        run.fails(1, &["layer.dms", "say the size of the disk"]);
+    }
+    let line = format!("recover --size {grown} -b base.raw -F raw layer.dms new.dms");
+    scratch.dmsnap(&line).succeeds();
+    assert!(shown(&scratch, "new.dms") == expected);
+}
+
+/// It was taken for a store without a descriptor.
+#[test]
+fn test_an_image_with_unknown_features_is_not_recovered() {
+    let scratch = Scratch::new();
+    scratch.base_and_layer();
+    let mut slot = scratch.read("layer.dms")[4096..8192].to_vec();
+    let len = u32::from_le_bytes(slot[8..12].try_into().unwrap()) as usize;
+    slot[24] = 0x80;
+    slot[12..16].fill(0);
+    let crc = crc32fast::hash(&slot[..len]);
+    slot[12..16].copy_from_slice(&crc.to_le_bytes());
+    scratch.poke("layer.dms", 4096, &slot);
+    for line in [
+        "recover layer.dms new.dms",
+        "recover --size 2M --in-place layer.dms",
+    ] {
+        let run = scratch.untouched(|| scratch.dmsnap(line));
+        run.fails(1, &["layer.dms", "feature"]);
+    }
+}

@@ -15,6 +15,8 @@ pub(crate) struct Judgement {
     pub(crate) is_valid: bool,
     /// Whether the log has an end inside the file, in areas that lie wholly inside.
     pub(crate) has_end: bool,
+    /// Whether it has one, if only in a part of an area.
+    pub(crate) has_terminator: bool,
     /// All records up to the end of the log or of the file.
     pub(crate) records: Vec<(u64, u64)>,
     /// Old and new chunks of the records that are legal and that nothing contradicts.
@@ -23,6 +25,8 @@ pub(crate) struct Judgement {
     pub(crate) kinds: BTreeSet<&'static str>,
     /// Whether some of that cannot be repaired.
     pub(crate) is_corrupt: bool,
+    /// The same but for the header's word.
+    pub(crate) is_corrupt_though_valid: bool,
     /// Whether a slot of the descriptor is good.
     pub(crate) has_descriptor: bool,
 }
@@ -55,10 +59,12 @@ pub(crate) fn judge(world: &World, bytes: &[u8]) -> Judgement {
         has_header: false,
         is_valid: false,
         has_end: true,
+        has_terminator: true,
         records: Vec::new(),
         good: BTreeMap::new(),
         kinds: BTreeSet::new(),
         is_corrupt: false,
+        is_corrupt_though_valid: false,
         has_descriptor: false,
     };
     let sound = [
@@ -74,6 +80,7 @@ pub(crate) fn judge(world: &World, bytes: &[u8]) -> Judgement {
     judgement.read_log(world, bytes);
     judgement.read_descriptor(world, bytes);
     judgement.sort_out(world, bytes);
+    judgement.is_corrupt_though_valid = judgement.is_corrupt;
     if judgement.has_header && !judgement.is_valid {
         judgement.found("invalid", true);
     }
@@ -111,7 +118,7 @@ impl Judgement {
                 self.records.push(record);
             }
             if !is_whole {
-                self.has_end = false;
+                (self.has_end, self.has_terminator) = (false, false);
                 self.found("missing area", true);
                 return;
             }

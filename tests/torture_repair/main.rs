@@ -70,7 +70,7 @@ fn torture_damaged_stores() {
     count("repair", "recovered", recovered);
 }
 
-/// Power may fail while a store is recovered in place or repaired: done again, it finds the same.
+/// Power may fail while a store is recovered in place: done again, it gives back the same exceptions.
 #[test]
 fn torture_interrupted_recovery() {
     let mut states = 0;

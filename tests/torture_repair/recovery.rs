@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use dmsnap::storage::testing::RecordingStorage;
 use dmsnap::storage::{MemoryStorage, SharedStorage};
-use dmsnap::store::Doubt;
+use dmsnap::store::{Doubt, LeftOut};
 use dmsnap::{
     CheckOptions, ChunkSize, ErrorKind, HeaderFound, Image, MetadataOptions, OpenOptions,
-    OriginChoice, RestoreOptions, check_storage, read_metadata, recover_storage,
+    OriginChoice, RecoverOptions, RestoreOptions, check_storage, read_metadata, recover_storage,
     recover_storage_in_place, write_metadata,
 };
 
@@ -44,13 +44,13 @@ pub(crate) fn dumps_and_restores(world: &World, bytes: &[u8], seed: u64) {
     let storage = memory_with(&spoilt);
     let judgement = judge(world, bytes);
     let written = write_metadata(&storage, &dump, &RestoreOptions::new());
-    let is_fault = |kind: &&&str| **kind != "invalid";
-    let has_faults = judgement.is_corrupt && (judgement.kinds.iter().any(|kind| is_fault(&kind)));
+    // That it says it is invalid may be just what was dumped.
+    let is_sound = judgement.has_header && !judgement.is_corrupt_though_valid;
     match written {
-        Ok(()) => assert!(judgement.has_header, "seed {seed}: no store, and restored"),
+        Ok(()) => assert!(is_sound, "seed {seed}: damaged, and restored"),
         Err(error) => {
             assert_eq!(error.kind(), ErrorKind::Corrupt, "seed {seed}: {error}");
-            assert!(has_faults || !judgement.has_header, "seed {seed}: {error}");
+            assert!(!is_sound, "seed {seed}: {error}");
             assert!(
                 bytes_of(&storage) == spoilt,
                 "seed {seed}: refused and written"
@@ -101,22 +101,68 @@ pub(crate) fn recovers(world: &World, bytes: &[u8], seed: u64) -> bool {
     let all = judgement.records.len() as u64;
     let counted = report.recovered + report.lost + report.past_end + report.repeated;
     assert_eq!(counted, all, "seed {seed}: {report:#?}");
-    let past_end = report
-        .left_out
-        .iter()
-        .filter(|left| left.doubt == Doubt::PastEnd);
-    assert_eq!(past_end.count() as u64, report.past_end, "seed {seed}");
+    let past_end = |old: u64| old >= world.disk_chunks;
+    let beyond = judgement.records.iter().filter(|record| past_end(record.0));
+    assert_eq!(
+        beyond.count() as u64,
+        report.past_end,
+        "seed {seed}: {report:#?}"
+    );
+    assert_eq!(
+        report.missing_area.is_some(),
+        !judgement.has_terminator,
+        "seed {seed}: {report:#?}"
+    );
+    let is_whole = judgement.has_header && judgement.has_terminator && report.lost == 0;
+    assert_eq!(report.is_complete(), is_whole, "seed {seed}: {report:#?}");
     for left in &report.left_out {
         let record = (left.record.old.0, left.record.new.0);
         assert_eq!(
             judgement.records[left.index as usize], record,
             "seed {seed}"
         );
+        let is_past_end = left.doubt == Doubt::PastEnd;
+        assert_eq!(is_past_end, past_end(record.0), "seed {seed}: {left:?}");
     }
     shows(world, &new, bytes, &[], &format!("seed {seed}"));
+    recovers_without_a_size(world, bytes, report.past_end > 0, seed);
     let outcome = check_storage(&new, &CheckOptions::new()).unwrap();
     assert!(outcome.is_clean(), "seed {seed}: {outcome:#?}");
     true
+}
+
+/// The same by somebody who does not know how long the disk is: nothing is given up for a guess.
+fn recovers_without_a_size(world: &World, bytes: &[u8], has_more: bool, seed: u64) {
+    let chunk_size = ChunkSize::from_bytes(world.chunk).unwrap();
+    let options = RecoverOptions::new().chunk_size(chunk_size);
+    let new = memory();
+    match recover_storage(&memory_with(bytes), &new, &options, &mut |_| true) {
+        Err(error) => {
+            let kinds = judge(world, bytes).kinds;
+            assert!(has_more, "seed {seed}: {error}");
+            assert!(
+                kinds.contains("descriptor") || !judge(world, bytes).is_valid,
+                "seed {seed}: {error}"
+            );
+            let says_what_to_do = error.to_string().contains("say the size of the disk");
+            assert!(says_what_to_do, "seed {seed}: {error}");
+        }
+        Ok(report) if report.size.is_some() => {
+            assert_eq!(report.size, Some(world.disk_size()), "seed {seed}");
+            shows(world, &new, bytes, &[], &format!("seed {seed}, no size"));
+        }
+        Ok(report) => {
+            let is_known = |left: &LeftOut| {
+                left.doubt == Doubt::PastEnd && left.record.old.0 < (1 << 63) / world.chunk
+            };
+            assert!(
+                !report.left_out.iter().any(is_known),
+                "seed {seed}: {report:#?}"
+            );
+            let good = judge(world, bytes).good.len() as u64;
+            assert!(report.recovered >= good, "seed {seed}: {report:#?}");
+        }
+    }
 }
 
 /// What good records of the damaged store show, but for chunks that were left out.
