@@ -13,7 +13,8 @@ all=(format clippy documentation manual release rust fuzz interleavings ffi demo
 
 stage_format() {
     "$cargo" fmt --check && "$cargo" fmt --check --manifest-path fuzz/Cargo.toml &&
-        "$cargo" fmt --check --manifest-path tests/interleavings/Cargo.toml
+        "$cargo" fmt --check --manifest-path tests/interleavings/Cargo.toml &&
+        "$cargo" fmt --check --manifest-path tests/mutants/Cargo.toml
 }
 
 # Twice: as everybody builds it, and as a Rust program does that wants neither the C ABI nor the tool.

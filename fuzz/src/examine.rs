@@ -1,8 +1,13 @@
 //! Everything that only reads, on a store that may be anything.
 
+use std::sync::Arc;
+
+use dmsnap::storage::{MemoryStorage, SharedStorage};
 use dmsnap::store::{CheckReport, FindingKind};
 use dmsnap::{
-    ByteRange, CheckOptions, Error, ErrorKind, Image, OpenOptions, check_storage, inspect_storage,
+    ByteRange, CheckOptions, Error, ErrorKind, Image, MetadataOptions, OpenOptions, RecoverOptions,
+    RestoreOptions, check_storage, inspect_storage, read_metadata, recover_storage,
+    recover_storage_in_place, write_metadata,
 };
 
 use crate::reference::Reference;
@@ -22,6 +27,7 @@ pub fn examine(cow: &Watched, origin: &Watched, options: Options) -> Option<Vec<
         );
         look_around(&image);
     }
+    salvage(cow);
     let opened = open_to_read(cow, origin, options);
     if let Ok(outcome) = &found {
         agree(&opened, &outcome.report, options);
@@ -39,6 +45,54 @@ pub fn examine(cow: &Watched, origin: &Watched, options: Options) -> Option<Vec<
     }
     compare(cow, origin, &image, &bytes);
     Some(bytes)
+}
+
+/// Dumps, restores and recovers what is there; the file itself is only read.
+fn salvage(cow: &Watched) {
+    let options = MetadataOptions::new();
+    let dump = read_metadata(&cow.shared(), &options);
+    if cow.size() > 4 * MODEL_BYTES {
+        return;
+    }
+    let file = cow.memory.to_vec();
+    let copy = || -> SharedStorage { Arc::new(MemoryStorage::from_bytes(&file)) };
+    if let Ok(dump) = dump {
+        let all = read_metadata(&cow.shared(), &options.all_areas(true)).expect("more of it");
+        assert!(all.areas.len() >= dump.areas.len());
+        let (target, options) = (copy(), RestoreOptions::new());
+        write_metadata(&target, &all, &options.overwrite(true).damaged(true)).expect("as it was");
+        let mut bytes = vec![0; file.len()];
+        target.read_at(&mut bytes, 0).expect("as long as it was");
+        assert!(bytes == file, "a restore of what is there has changed it");
+    }
+    let sound = |storage: &SharedStorage| {
+        let outcome = check_storage(storage, &CheckOptions::new()).expect("what was recovered");
+        assert!(outcome.is_clean(), "{:?}", outcome.report.findings);
+    };
+    let new: SharedStorage = Arc::new(MemoryStorage::new());
+    let options = RecoverOptions::new();
+    let recovered = recover_storage(&cow.shared(), &new, &options, &mut |_| true);
+    if recovered.is_ok() {
+        sound(&new);
+    }
+    let target = copy();
+    let in_place = recover_storage_in_place(&target, &options);
+    assert_eq!(
+        in_place.is_ok(),
+        recovered.is_ok(),
+        "{in_place:?} {recovered:?}"
+    );
+    if in_place.is_ok() {
+        let outcome = check_storage(&target, &CheckOptions::new()).expect("what was recovered");
+        let report = &outcome.report;
+        assert_eq!(
+            (report.corruptions, report.repairable),
+            (0, 0),
+            "{report:?}"
+        );
+        let again = recover_storage_in_place(&target, &options).expect("a good store");
+        assert!(!again.changed && again.is_complete(), "{again:?}");
+    }
 }
 
 /// Opening and checking see the same corruptions, except that of a descriptor with one good slot opening warns only.

@@ -373,17 +373,17 @@ impl DiskEnd {
 /// # Errors
 /// [`ErrorKind::Unsupported`] for one with unknown features: what the records mean then nobody here knows.
 fn descriptor(metadata: &RawMetadata) -> Result<(Option<Descriptor>, Vec<SlotDamage>)> {
-    let [first, second] = &metadata.slots[..] else {
+    let Some((offsets, [first, second])) = metadata.descriptor_slots() else {
         return Ok((None, Vec::new()));
     };
-    let chosen = match Descriptor::choose(&first.bytes, &second.bytes) {
+    let chosen = match Descriptor::choose(&first, &second) {
         // Foreign bytes in a bare store are none of ours.
         Ok(None) => return Ok((None, Vec::new())),
         Ok(Some((_, descriptor))) => Some(descriptor),
         Err(error) if error.kind() == ErrorKind::Unsupported => return Err(error),
         Err(_) => None,
     };
-    let damage = Descriptor::damage([&first.bytes, &second.bytes], [first.offset, second.offset]);
+    let damage = Descriptor::damage([&first, &second], offsets);
     Ok((chosen, damage))
 }
 

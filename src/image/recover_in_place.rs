@@ -224,16 +224,9 @@ fn ends_clean(metadata: &RawMetadata, len: u64) -> bool {
 
 /// The slots of the descriptor, where they are not what they have to be.
 fn slots(finds: &Finds, options: &RecoverOptions) -> Result<Vec<(u64, Vec<u8>)>> {
-    let Some(offsets) = Descriptor::slot_offsets(finds.metadata.chunk_size) else {
+    let Some((offsets, [first, second])) = finds.metadata.descriptor_slots() else {
         return Ok(Vec::new());
     };
-    let found = |offset: u64| {
-        let mut slots = finds.metadata.slots.iter();
-        slots
-            .find(|slot| slot.offset == offset)
-            .map(|slot| slot.bytes)
-    };
-    let [first, second] = offsets.map(|offset| found(offset).unwrap_or([0; DESCRIPTOR_SLOT_SIZE]));
     let chosen = Descriptor::choose(&first, &second);
     let is_bare = matches!(chosen, Ok(None));
     let old = chosen.ok().flatten();
@@ -246,7 +239,9 @@ fn slots(finds: &Finds, options: &RecoverOptions) -> Result<Vec<(u64, Vec<u8>)>>
     let is_good = finds.damage.is_empty() && old == finds.facts.descriptor;
     // Bytes of somebody else stay where there is no descriptor.
     let is_theirs = finds.facts.descriptor.is_none() && is_bare && !options.bare;
-    if is_good || is_theirs {
+    // Where the file ends before a slot does, that gets its length, and the bytes that there were of it go.
+    let are_whole = finds.metadata.slots.len() == offsets.len();
+    if are_whole && (is_good || is_theirs) {
         return Ok(Vec::new());
     }
     let empty = vec![0; DESCRIPTOR_SLOT_SIZE];

@@ -2,7 +2,7 @@
 
 use super::memory;
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::{DESCRIPTOR_SLOT_SIZE, Exception, Geometry, HEADER_SIZE};
+use crate::format::{DESCRIPTOR_SLOT_SIZE, Descriptor, Exception, Geometry, HEADER_SIZE};
 use crate::units::{ChunkSize, CowChunk, EXCEPTION_SIZE, OriginChunk};
 
 /// Records in slots next to each other that go up by one on both sides.
@@ -177,6 +177,16 @@ impl RawRun {
 }
 
 impl RawMetadata {
+    /// Where the slots of a descriptor are in such chunks, and their bytes: zeros where the file ends before.
+    pub(crate) fn descriptor_slots(&self) -> Option<([u64; 2], [[u8; DESCRIPTOR_SLOT_SIZE]; 2])> {
+        let offsets = Descriptor::slot_offsets(self.chunk_size)?;
+        let bytes = |offset: u64| {
+            let slot = self.slots.iter().find(|slot| slot.offset == offset);
+            slot.map_or([0; DESCRIPTOR_SLOT_SIZE], |slot| slot.bytes)
+        };
+        Some((offsets, offsets.map(bytes)))
+    }
+
     /// Where chunks lie.
     pub fn geometry(&self) -> Geometry {
         Geometry::new(self.chunk_size)

@@ -385,3 +385,28 @@ fn test_an_image_with_unknown_features_is_not_recovered() {
         run.fails(1, &["layer.dms", "feature"]);
     }
 }
+
+/// What there was of the second slot stayed as damage, and the first one was not believed.
+#[test]
+fn test_recovers_a_file_that_ends_inside_its_descriptor() {
+    let scratch = Scratch::new();
+    scratch.base_and_layer();
+    let whole = scratch.read("layer.dms");
+    let half = whole[4096..][..1000].to_vec();
+    let cut = [&whole[..8192], &half].concat();
+    scratch.write("layer.dms", &cut);
+    let run = scratch.dmsnap("recover --output json layer.dms new.dms");
+    let report = json_of(&run, 2);
+    assert_eq!(
+        (&report["virtual-size"], &report["missing-area"]),
+        (&json!(SIZE), &json!(0))
+    );
+    scratch.dmsnap("recover --in-place layer.dms").exits(2);
+    for layer in ["layer.dms", "new.dms"] {
+        scratch.dmsnap(&format!("check {layer}")).succeeds();
+        assert!(
+            shown(&scratch, layer) == scratch.read("base.raw"),
+            "{layer}"
+        );
+    }
+}

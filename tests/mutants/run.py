@@ -10,7 +10,7 @@ of the store and the image; `image` takes src/image. A run ends at the first tes
     --only TEXT             those whose names contain the text
     --jobs N                so many at once (2)
     --work DIR              where the copies of the tree are kept, so that less has to be built the next time
-    --out FILE              what was found, in lines of JSON; what is in it already is not tried again (target/mutants-LAYER.jsonl)
+    --out FILE              what was found, in lines of JSON (target/mutants-LAYER.jsonl); with --go-on what is in it is not tried again
 
 A mutant is caught (a test fails or does not end, or memory ends), missed, or unviable (does not compile). Exits with 1 if fewer
 than 90 % of those that compile are caught.
@@ -103,6 +103,8 @@ def main():
     mutants = listed(options)
     out = pathlib.Path(options.out or ROOT / f"target/mutants-{options.layer}.jsonl")
     out.parent.mkdir(parents=True, exist_ok=True)
+    if not options.go_on:
+        out.unlink(missing_ok=True)
     results = Results(out, mutants)
     with tempfile.TemporaryDirectory() as temporary:
         for stage in STAGES[options.layer]:
@@ -146,14 +148,15 @@ class Results:
             if outcome == "missed":
                 print(f"missed: {name}")
         compiled = count["caught"] + count["missed"]
-        share = count["caught"] / compiled if compiled else 1.0
+        share = count["caught"] / compiled if compiled else 0.0
         print(f"mutants: {len(outcomes)}, {count['unviable']} unviable, {count['caught']} caught, {count['missed']} missed: "
               f"{100 * share:.1f} % of those that compile are caught")
         return 0 if share >= 0.9 else 1
 
 
 def arguments():
-    parser = argparse.ArgumentParser(usage=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__.replace("%", "%%"),
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("layer", choices=FILES)
     parser.add_argument("--sample", type=int)
     parser.add_argument("--seed", type=int, default=1)
@@ -161,6 +164,7 @@ def arguments():
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--work")
     parser.add_argument("--out")
+    parser.add_argument("--go-on", action="store_true")
     return parser.parse_args()
 
 
@@ -307,7 +311,7 @@ class Tree:
 
 
 def place(tree, mutants):
-    command = ["cargo", "run", "--quiet", "--release", "--manifest-path", HERE / "Cargo.toml",
+    command = ["cargo", "run", "--locked", "--quiet", "--release", "--manifest-path", HERE / "Cargo.toml",
                "--target-dir", ROOT / "target/mutants", "--", tree]
     run = subprocess.run(command, input=json.dumps(mutants).encode(), check=True, stdout=subprocess.PIPE)
     return json.loads(run.stdout)

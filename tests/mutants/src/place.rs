@@ -46,7 +46,6 @@ struct Placer<'a> {
     edits: Edits,
 }
 
-/// In a constant nobody can be asked which mutant is awake.
 fn is(id: u32) -> String {
     format!("crate::mutant::is({id})")
 }
@@ -181,6 +180,7 @@ fn binds(expr: &Expr) -> bool {
 }
 
 impl<'ast> Visit<'ast> for Placer<'_> {
+    // In a constant nobody can be asked which mutant is awake.
     fn visit_item_const(&mut self, _: &'ast ItemConst) {}
     fn visit_item_static(&mut self, _: &'ast ItemStatic) {}
     fn visit_impl_item_const(&mut self, _: &'ast ImplItemConst) {}
