@@ -184,7 +184,8 @@ pub(crate) fn fixed_size(name: Name) -> Play {
     let shape = |random: &mut Random| {
         let chunk = [512, 4096][random.below(2) as usize];
         let fixed = match chunk {
-            512 => 20 + random.below(60),
+            // Up to a fifth area.
+            512 => 20 + random.below(130),
             _ => 3 + random.below(12),
         };
         Shape {

@@ -338,3 +338,28 @@ fn torture_discards_zeroes_and_growth_beside_writes() {
         }
     });
 }
+
+/// A chunk of the file that a merge frees is not given to others while somebody still reads what was there.
+#[test]
+fn torture_freed_chunks_beside_reads() {
+    const IN_CHUNK: u64 = CHUNK / SECTOR;
+    explore(6, || {
+        let disk = Disk::new();
+        disk.write(0, 2 * IN_CHUNK, 1);
+        run_on(
+            &disk,
+            vec![
+                work(|disk| disk.read_all()),
+                work(|disk| disk.read_all()),
+                work(|disk| {
+                    disk.image.merge(&mut |_| true).unwrap();
+                    // The last chunk has no exception yet.
+                    disk.write(2 * IN_CHUNK, IN_CHUNK, 1);
+                }),
+            ],
+        );
+        let exceptions = disk.image.exceptions();
+        let used: Vec<u64> = exceptions.iter().map(|(_, new, _)| new.0).collect();
+        assert_eq!(used, [2], "not the chunk that was freed");
+    });
+}
