@@ -5,6 +5,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
+#[path = "../common/crc32.rs"]
+mod crc32;
 #[path = "../common/golden.rs"]
 mod golden;
 #[path = "../common/library.rs"]
