@@ -7,6 +7,7 @@
  * hostile_arguments.h does not know does not compile. */
 #include "hostile_arguments.h"
 
+#include <fcntl.h>
 #include <pthread.h>
 
 #include "calls.inc"
@@ -37,9 +38,42 @@ static const char *const meant[] = {
     "dmsnap_descriptor_set_origin name",
     "dmsnap_descriptor_set_origin format",
     "dmsnap_descriptor_set_origin uuid",
+    "dmsnap_header_probe out",
     "dmsnap_store_format descriptor",
     "dmsnap_store_prepare_descriptor descriptor",
 };
+
+/* What does not succeed with the arguments of the fixture, and why. */
+static const struct {
+    const char *function, *reason;
+} refused[] = {
+    {"dmsnap_image_create", "the file is there"},
+    {"dmsnap_image_snapshot", "a layer that is no file has no name to record"},
+    {"dmsnap_check_report_finding", "a good store has none"},
+    {"dmsnap_check_report_hole", "a good store has none"},
+    {"dmsnap_recover_report_left_out", "a good store has none"},
+    {"dmsnap_check_reader_finish_plan", "the reader has given out no plan"},
+    {"dmsnap_check_reader_finish", "the reader has read nothing"},
+    {"dmsnap_loader_finish_plan", "the loader has given out no plan"},
+    {"dmsnap_loader_finish", "the loader has read nothing"},
+    {"dmsnap_plan_buffer", "the plan's first step reads nothing"},
+    {"dmsnap_plan_supply", "the plan's first step reads nothing"},
+    {"dmsnap_store_complete_exception", "no exception is being made"},
+    {"dmsnap_store_abort_exception", "no exception is being made"},
+    {"dmsnap_store_finish_plan", "the store has given out no plan"},
+};
+
+static bool is_refused(const struct function *function)
+{
+    size_t i;
+
+    for (i = 0; i < sizeof(refused) / sizeof(refused[0]); i++) {
+        if (strcmp(refused[i].function, function->name) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
 
 static unsigned long calls;
 
@@ -89,10 +123,16 @@ static int no_size(void *opaque, uint64_t *size)
 
 static void set_up(struct fixture *f)
 {
+    /* For chunks of 4096 bytes. */
+    static const unsigned char header[] = {'S', 'n', 'A', 'p', 1, 0, 0, 0, 1, 0, 0, 0, 8, 0, 0, 0};
+
     memset(f, 0, sizeof(*f));
     memset(&f->out, 0xa5, sizeof(f->out));
     f->turn = -1;
+    f->fd = open(COW, O_RDONLY);
+    CHECK(f->fd >= 0);
     memset(f->uuid, 7, sizeof(f->uuid));
+    memcpy(f->buffer, header, sizeof(header));
     f->iov[0].iov_base = f->buffer;
     f->iov[0].iov_len = 512;
     f->iov[1].iov_base = f->buffer + 512;
@@ -114,6 +154,7 @@ static void set_up(struct fixture *f)
     OK(dmsnap_create_options_set_size(f->create_options, DISK));
     OK(dmsnap_create_options_set_chunk_size(f->create_options, 4096));
     OK(dmsnap_image_create_on(f->cow, f->create_options));
+    OK(dmsnap_image_create_on(f->storage, f->create_options));
     OK(dmsnap_open_options_set_writable(f->open_options, true));
     OK(dmsnap_open_options_set_origin_storage(f->open_options, f->origin));
     OK(dmsnap_image_open_storage(f->cow, f->open_options, &f->image));
@@ -153,6 +194,7 @@ static void tear_down(struct fixture *f)
     dmsnap_recover_options_free(f->recover_options);
     dmsnap_load_options_free(f->load_options);
     host_abandon(&f->host);
+    close(f->fd);
 }
 
 /* Frees what a call gave out. `untouched` is how the places were before. */
@@ -223,7 +265,7 @@ struct job {
     struct fixture *f;
     int64_t result;
     dmsnap_error_kind kind;
-    bool told;
+    bool told, says_null;
 };
 
 static void *run(void *argument)
@@ -233,13 +275,14 @@ static void *run(void *argument)
     job->result = job->function->call(job->f);
     job->kind = dmsnap_last_error_kind();
     job->told = dmsnap_last_error_message()[0] != '\0';
+    job->says_null = strstr(dmsnap_last_error_message(), "NULL") != NULL;
     return NULL;
 }
 
 /* Makes the call, every other time in a thread that has made none of the handles. */
 static struct job perform(const struct function *function, struct fixture *f)
 {
-    struct job job = {function, f, 0, DMSNAP_ERROR_KIND_NONE, false};
+    struct job job = {function, f, 0, DMSNAP_ERROR_KIND_NONE, false, false};
     dmsnap_error_kind mine = dmsnap_last_error_kind();
     pthread_t thread;
 
@@ -261,9 +304,12 @@ static void complain(const struct job *job, const char *what)
     failed(__FILE__, __LINE__, what);
 }
 
-/* One call; with `must_fail` it has to give -EINVAL. */
+/* How a call has to end. */
+enum wanted { ANY, SUCCESS, REFUSAL, WRONG_SIZE, WRONG_NULL };
+
+/* One call. */
 static void try(const struct function *function, int turn, uint64_t number, bool lies,
-                bool must_fail)
+                enum wanted wanted)
 {
     static struct fixture f;
     static struct outputs before;
@@ -295,8 +341,17 @@ static void try(const struct function *function, int turn, uint64_t number, bool
     if (job.kind == DMSNAP_ERROR_KIND_INTERNAL) {
         complain(&job, "it panicked");
     }
-    if (must_fail && job.result != -EINVAL) {
+    if ((wanted == WRONG_SIZE || wanted == WRONG_NULL) && job.result != -EINVAL) {
         complain(&job, "wanted -EINVAL");
+    }
+    if (wanted == WRONG_NULL && !job.says_null) {
+        complain(&job, "refused, but not for its NULL");
+    }
+    if (wanted == SUCCESS && job.result != 0) {
+        complain(&job, "wanted success with arguments that are meant");
+    }
+    if (wanted == REFUSAL && job.result >= 0) {
+        complain(&job, "succeeds, but is among those that are refused");
     }
     forget_taken(&f, function->name, job.result);
     if (!function->fails || job.result == 0) {
@@ -328,20 +383,25 @@ static void try_all(const struct function *function)
     int index;
     size_t i;
 
+    /* Or else a fixture that is wrong would be why the others fail. */
+    if (function->fails) {
+        try(function, -1, 0, false, is_refused(function) ? REFUSAL : SUCCESS);
+    }
     for (index = 0; function->kinds[index] != '\0'; index++) {
         if (function->kinds[index] == 'p') {
-            try(function, index, 0, false, function->fails && !is_meant(function, index));
+            try(function, index, 0, false,
+                function->fails && !is_meant(function, index) ? WRONG_NULL : ANY);
             continue;
         }
         for (i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++) {
-            try(function, index, numbers[i], false, false);
+            try(function, index, numbers[i], false, ANY);
         }
     }
     if (!function->takes_size) {
         return;
     }
     for (i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
-        try(function, -1, sizes[i], true, i < WRONG_SIZES);
+        try(function, -1, sizes[i], true, i < WRONG_SIZES ? WRONG_SIZE : ANY);
     }
 }
 

@@ -57,6 +57,7 @@ struct fixture {
     dmsnap_plan *plan;
     dmsnap_loader *loader;
     struct host host;
+    int fd;
     unsigned char buffer[ROOM];
     uint8_t uuid[16];
     struct iovec iov[2];
@@ -187,7 +188,7 @@ static dmsnap_merge *merge(struct fixture *f)
 #define ARGUMENT_id 12345
 #define ARGUMENT_pin 0
 #define ARGUMENT_result 0
-#define ARGUMENT_fd (-1)
+#define ARGUMENT_fd f->fd
 #define ARGUMENT_mode 0
 #define ARGUMENT_what 0
 #define ARGUMENT_choice 0

@@ -25,7 +25,7 @@ struct host {
     dmsnap_image *image;
 };
 
-static unsigned long calls, told_off;
+static unsigned long calls, told_off, checked;
 static uint32_t seed;
 
 static void wrong(int line, const char *what)
@@ -312,16 +312,20 @@ static void look(dmsnap_image *image)
     }
 }
 
-static void check(dmsnap_storage *storage)
+/* Gives false if the storage was in use: then nothing was looked at. */
+static bool check(dmsnap_storage *storage)
 {
     dmsnap_check_options *options = dmsnap_check_options_new();
     dmsnap_check_report *report = NULL;
+    int result;
 
     OK(dmsnap_check_options_set_repair(options, DMSNAP_REPAIR_ALL));
-    if (ended(dmsnap_check_report_open_storage(storage, options, &report)) == 0) {
+    result = ended(dmsnap_check_report_open_storage(storage, options, &report));
+    if (result == 0) {
         dmsnap_check_report_free(report);
     }
     dmsnap_check_options_free(options);
+    return result != -EBUSY;
 }
 
 static void step(struct host *host, dmsnap_image *image)
@@ -374,7 +378,8 @@ static dmsnap_image *open_pair(dmsnap_storage *cow, dmsnap_storage *origin)
     return image;
 }
 
-/* An image over two hosts that lie; both are given away at once, so the image is their last user. */
+/* An image over two hosts that lie. The origin is given away at once, so the image is its last user,
+ * and so is every other layer; the others are checked after it. */
 static void lied_to(void)
 {
     struct host *below = new_host(seed * 2, DISK), *above = new_host(seed * 2 + 1, 0);
@@ -382,6 +387,7 @@ static void lied_to(void)
     dmsnap_create_options *create = dmsnap_create_options_new();
     dmsnap_image *image = NULL;
     uint32_t lies = 2 + seed % 40;
+    bool keeps = seed % 2 == 0, was_open;
     int i;
 
     OK(dmsnap_create_options_set_chunk_size(create, 4096));
@@ -394,20 +400,29 @@ static void lied_to(void)
         image = open_pair(cow, origin);
     }
     dmsnap_create_options_free(create);
-    if (image != NULL) {
+    was_open = image != NULL;
+    if (was_open) {
         above->lies = below->lies = lies;
         above->image = below->image = image;
         for (i = 0; i < STEPS; i++) {
             step(above, image);
         }
-        check(cow);
     }
     dmsnap_storage_free(origin);
-    dmsnap_storage_free(cow);
+    if (!keeps) {
+        dmsnap_storage_free(cow);
+    }
     if (image != NULL) {
         WANT(above->frees == 0 && below->frees == 0);
         above->image = below->image = NULL;
         ended(dmsnap_image_close(image));
+    }
+    if (keeps) {
+        /* Not before: the image holds it for writing. */
+        bool looked = check(cow);
+
+        checked += looked && was_open;
+        dmsnap_storage_free(cow);
     }
     end_host(below);
     end_host(above);
@@ -456,6 +471,7 @@ int main(void)
         lied_to();
     }
     CHECK(told_off > 0);
+    CHECK(checked > 0);
     add_to_counts("calls", calls);
     return finish();
 }

@@ -43,7 +43,7 @@ hostile_host() {
     return $status
 }
 
-step ffi-tests/run.sh
+step env CARGO="$cargo" ffi-tests/run.sh
 step rust_tests --lib -- storage:: ffi::
 step rust_tests --test storage_files --test storage_backends --test storage_callbacks --test header
 count sanitized-programs 5

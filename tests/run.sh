@@ -39,12 +39,12 @@ stage_release() { "$cargo" build --locked --release; }
 stage_rust() { tests/kernel/setup.sh && "$cargo" test --locked --no-fail-fast; }
 
 # The corpus, then 10 s for each target, with one seed: what chance finds is for `make torture`.
-stage_fuzz() { fuzz/run.sh corpus && DMSNAP_SEED=${DMSNAP_SEED:-1} fuzz/run.sh 25; }
+stage_fuzz() { CARGO=$cargo fuzz/run.sh corpus && CARGO=$cargo DMSNAP_SEED=${DMSNAP_SEED:-1} fuzz/run.sh 25; }
 
 # The library once more, on locks that explore the orders in which threads may run.
-stage_interleavings() { tests/interleavings.sh; }
+stage_interleavings() { CARGO=$cargo tests/interleavings.sh; }
 
-stage_ffi() { ffi-tests/run.sh; }
+stage_ffi() { CARGO=$cargo ffi-tests/run.sh; }
 
 stage_demo() { stage_release && tests/demo.sh; }
 

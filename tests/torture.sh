@@ -18,9 +18,13 @@ parts=("${@:3}")
 for number in "$budget" "$seed"; do
     [[ $number =~ ^[0-9]+$ ]] || { echo "tests/torture.sh: '$number' is not a number" >&2; exit 2; }
 done
+# With a leading zero it would be octal, or no number at all.
+budget=$((10#$budget)) seed=$((10#$seed))
 for part in "${parts[@]}"; do
     [[ " ${all[*]} " == *" $part "* ]] || { echo "tests/torture.sh: no part '$part'; there are: ${all[*]}" >&2; exit 2; }
 done
+
+CARGO=$cargo tests/setup.sh tests || exit 1
 
 out=${CARGO_TARGET_DIR:-target}/torture
 mkdir -p "$out"
@@ -49,16 +53,16 @@ part_crash() {
     return $failed
 }
 part_faults() { torture_tests torture_faults; }
-part_fuzz() { fuzz/run.sh "$share"; }
+part_fuzz() { CARGO=$cargo fuzz/run.sh "$share"; }
 part_kernel() { tests/kernel/setup.sh && torture_tests kernel; }
 part_repair() { tests/kernel/setup.sh && torture_tests torture_repair; }
 part_threads() {
     local status=0
     share=$((share * 3 / 4)) torture_tests torture_threads || status=1
-    tests/interleavings.sh $((share / 4)) || status=1
+    CARGO=$cargo tests/interleavings.sh $((share / 4)) || status=1
     return $status
 }
-part_memory() { tests/memory.sh "$share"; }
+part_memory() { CARGO=$cargo tests/memory.sh "$share"; }
 
 # One line: the sums of what a part has counted, and how many of its steps failed.
 summary() {
@@ -72,10 +76,11 @@ summary() {
         }' "$out/counts"
 }
 
-# Failed tests as cargo counts them; a part that failed otherwise counts as one.
+# Failed tests as cargo counts them: what a test prints stands between its name and its "FAILED". A part that failed otherwise counts
+# as one.
 failures_in() {
     local log=$1 status=$2 failed
-    failed=$(grep -cE '^test .*FAILED$' "$log")
+    failed=$(awk '/^test result: FAILED\./ && match($0, /[0-9]+ failed/) { sum += substr($0, RSTART) } END { print sum + 0 }' "$log")
     if [ "$failed" -eq 0 ] && [ "$status" -ne 0 ]; then failed=1; fi
     echo "$failed"
 }

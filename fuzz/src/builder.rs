@@ -5,6 +5,8 @@ use dmsnap::ChunkSize;
 use dmsnap::format::{Descriptor, IncompatibleFeatures, Uuid};
 use dmsnap::storage::{MemoryStorage, Storage};
 
+use crate::crc32::crc32;
+
 /// Bytes that are written of a store at most; longer ones are sparse.
 const MOST_BYTES: u64 = 256 << 10;
 
@@ -232,15 +234,6 @@ pub fn seal(slot: &mut [u8]) {
     slot[12..16].fill(0);
     let crc = crc32(&slot[..length]);
     slot[12..16].copy_from_slice(&crc.to_le_bytes());
-}
-
-/// By the definition, so that nothing is shared with what is tested.
-fn crc32(bytes: &[u8]) -> u32 {
-    !bytes.iter().fold(u32::MAX, |crc, &byte| {
-        (0..8).fold(crc ^ u32::from(byte), |crc, _| {
-            (crc >> 1) ^ (0xedb8_8320 & (crc & 1).wrapping_neg())
-        })
-    })
 }
 
 impl Fields {

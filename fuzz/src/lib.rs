@@ -3,6 +3,8 @@
 pub mod builder;
 pub mod c;
 pub mod confine;
+#[path = "../../tests/common/crc32.rs"]
+mod crc32;
 pub mod examine;
 pub mod model;
 #[path = "../../tests/common/reference.rs"]

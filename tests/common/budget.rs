@@ -5,7 +5,7 @@
 
 use std::fs::OpenOptions;
 use std::io::Write;
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Seeds of cases, for as long as a test may go on.
@@ -15,6 +15,8 @@ pub(crate) struct Budget {
     /// Unless seconds are given.
     left: u64,
     until: Option<Instant>,
+    /// Whether the last case that was drawn is the one that fails.
+    one_at_a_time: bool,
 }
 
 impl Budget {
@@ -26,7 +28,16 @@ impl Budget {
             begun: false,
             left: cases,
             until: seconds.map(|seconds| Instant::now() + Duration::from_secs(seconds)),
+            one_at_a_time: true,
         }
+    }
+
+    /// The same, for several threads that draw from it: which of their cases failed they have to say themselves.
+    #[allow(dead_code, reason = "most tests have one thread that draws")]
+    pub(crate) fn shared(cases: u64) -> Mutex<Budget> {
+        let mut budget = Budget::cases(cases);
+        budget.one_at_a_time = false;
+        Mutex::new(budget)
     }
 }
 
@@ -47,10 +58,10 @@ impl Iterator for Budget {
     }
 }
 
-/// A case that fails says how it is repeated.
+/// Where one case follows another, the one that fails says how it is repeated.
 impl Drop for Budget {
     fn drop(&mut self) {
-        if self.begun && std::thread::panicking() {
+        if self.begun && self.one_at_a_time && std::thread::panicking() {
             let case = self.next.wrapping_sub(1);
             eprintln!("DMSNAP_SEED={case} repeats the case that failed");
         }

@@ -5,6 +5,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
+#[path = "../common/crc32.rs"]
+mod crc32;
 #[path = "../common/golden.rs"]
 mod golden;
 #[path = "../common/library.rs"]
@@ -76,8 +78,8 @@ const INTRODUCTION: &str = "\
 # Malformed stores
 
 What dmsnap does with each field that can be wrong. `tests/malformed` holds this table and tests every cell; do not edit it here.
-The first column is the row of [format.md](format.md), section 13, or the field of the image descriptor ([design.md](design.md),
-section 4). Names begin with the store that was damaged: the golden stores of the tests were made by a kernel.
+The first column says what belongs together: rows with one number are about one rule, and a name is the field of the image descriptor
+([format.md](format.md), section 4). Names begin with the store that was damaged: the golden stores of the tests were made by a kernel.
 
 - **open**: to read. A word such as `Corrupt` is the kind of the error; `warns` means that a warning tells of the damage.
 - **read**: `right` is what the undamaged rules of the format show.

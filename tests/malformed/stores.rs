@@ -6,6 +6,7 @@ use std::sync::OnceLock;
 use dmsnap::format::{Descriptor, IncompatibleFeatures, Uuid};
 use dmsnap::{ChunkSize, CreateOptions, Image};
 
+use crate::crc32::crc32;
 use crate::library::{bytes_of, memory, open};
 use crate::pattern;
 use crate::table::{Made, Row};
@@ -156,13 +157,4 @@ impl Ours {
     pub(crate) fn tear(&mut self, number: usize, from: usize) {
         self.slot(number)[from..].fill(0xe5);
     }
-}
-
-/// By the definition, so that nothing is shared with what is tested.
-fn crc32(bytes: &[u8]) -> u32 {
-    !bytes.iter().fold(u32::MAX, |crc, &byte| {
-        (0..8).fold(crc ^ u32::from(byte), |crc, _| {
-            (crc >> 1) ^ (0xedb8_8320 & (crc & 1).wrapping_neg())
-        })
-    })
 }

@@ -16,7 +16,7 @@ pub(crate) enum Made {
 }
 
 pub(crate) struct Row {
-    /// Row of format.md 13, a section of format.md, or a field of the descriptor.
+    /// A number that rows about one rule share, or a field of the descriptor.
     pub(crate) rule: &'static str,
     pub(crate) name: &'static str,
     pub(crate) made: Made,
@@ -81,8 +81,8 @@ fn kernel_fields() -> Vec<Row> {
         twin("19", "chunk-8, a terminator with an old chunk", ["opens", "right", "ok", "ok", "1 repairable", "clean"]),
         twin("20", "chunk-8, an old chunk twice", ["Corrupt", "-", "Corrupt", "Corrupt", "1 corrupt", "1 corrupt, untouched"]),
         twin("22", "chunk-8, an old chunk twice, next to each other", ["Corrupt", "-", "Corrupt", "Corrupt", "1 corrupt", "1 corrupt, untouched"]),
-        twin("9.7", "chunk-8, an exception dropped", ["opens", "right", "ok", "ok", "1 leaked", "clean"]),
-        twin("9.7", "chunk-8, an exception half dropped", ["opens", "right", "ok", "ok", "1 repairable, 1 leaked", "clean"]),
+        twin("7", "chunk-8, an exception dropped", ["opens", "right", "ok", "ok", "1 leaked", "clean"]),
+        twin("7", "chunk-8, an exception half dropped", ["opens", "right", "ok", "ok", "1 repairable, 1 leaked", "clean"]),
         twin("23", "chunk-8, a new chunk twice", ["Corrupt", "-", "Corrupt", "Corrupt", "1 corrupt, 1 leaked", "1 corrupt, 1 leaked, untouched"]),
         twin("24", "chunk-8, new chunk is the first area", ["Corrupt", "-", "Corrupt", "Corrupt", "1 corrupt, 1 leaked", "1 corrupt, 1 leaked, untouched"]),
         twin("24", "chunk-8, new chunk is the second area", ["Corrupt", "-", "Corrupt", "Corrupt", "1 corrupt, 1 leaked", "1 corrupt, 1 leaked, untouched"]),

@@ -46,7 +46,7 @@ pub(crate) fn torture(
     distinct: u64,
     run: impl Fn(Name, &mut Tally) + Sync,
 ) {
-    let budget = Mutex::new(Budget::cases(u64::MAX));
+    let budget = Budget::shared(u64::MAX);
     let work = || {
         let mut tally = Tally::default();
         while let Some(seed) = next(&budget) {
@@ -194,7 +194,7 @@ impl Play {
         let end = self.end();
         let play = &self;
         let source = (play.name, &play.recorder, end);
-        let epoch = |position| play.truth().epoch(position);
+        let epoch = |position| play.epoch(position);
         examine(source, tally, epoch, |state, tally| {
             play.judge(state, tally);
         });
@@ -215,7 +215,11 @@ impl Play {
                 Err(error) => panic!("{what}: {error}"),
             };
             let found = contents(&image);
-            if let Err(problem) = self.truth().judge(&found, state.cut.position) {
+            let judged = self.truth().judge(&found, state.cut.position);
+            let described = image.descriptor();
+            let judged =
+                judged.and_then(|()| self.judge_descriptor(&described, state.cut.position));
+            if let Err(problem) = judged {
                 panic!("{what}: {problem}\n{}", self.before(state.cut.position));
             }
             if state.chance.is_multiple_of(8) {

@@ -55,6 +55,50 @@ impl<T> History<T> {
     }
 }
 
+/// The values that something had that is durable when the call that changed it returns.
+#[derive(Debug)]
+pub(crate) struct Durable<T>(Vec<Step<T>>);
+
+#[derive(Debug)]
+struct Step<T> {
+    /// Changes of files before that call, and when it had returned.
+    started: usize,
+    over: usize,
+    value: T,
+}
+
+impl<T> Durable<T> {
+    pub(crate) fn new(value: T) -> Durable<T> {
+        let mut values = Durable(Vec::new());
+        values.push(0, 0, value);
+        values
+    }
+
+    pub(crate) fn push(&mut self, started: usize, over: usize, value: T) {
+        self.0.push(Step {
+            started,
+            over,
+            value,
+        });
+    }
+
+    /// Where two positions have the same of this, the same may be there.
+    pub(crate) fn epoch(&self, position: usize) -> (usize, usize) {
+        let over = self.0.iter().filter(|step| step.over <= position);
+        let started = self.0.iter().filter(|step| step.started < position);
+        (over.count(), started.count())
+    }
+
+    /// What a power cut after `position` changes may have left.
+    pub(crate) fn allowed(&self, position: usize) -> impl Iterator<Item = &T> {
+        let last = self.0.iter().rposition(|step| step.over <= position);
+        let possible = self.0[last.unwrap_or(0)..].iter().enumerate();
+        possible
+            .filter(move |(index, step)| *index == 0 || step.started < position)
+            .map(|(_, step)| &step.value)
+    }
+}
+
 /// A flush, or another call that makes durable what came before it.
 #[derive(Debug)]
 struct Flush {

@@ -7,6 +7,7 @@
 
 #[path = "../common/budget.rs"]
 mod budget;
+mod by_kernel;
 mod disk;
 mod examine;
 mod files;
@@ -17,7 +18,6 @@ mod history;
 mod image_common;
 #[path = "../kernel/initrd.rs"]
 mod initrd;
-mod judge;
 mod layers;
 #[path = "../common/pattern.rs"]
 mod pattern;

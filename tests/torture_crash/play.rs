@@ -1,14 +1,16 @@
 //! A chain of layers on recorded storages, what was done to it, and what it may show after a power cut.
 
 use std::fmt;
+use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use dmsnap::format::Descriptor;
 use dmsnap::storage::testing::Recorder;
 use dmsnap::storage::{MemoryStorage, SharedStorage};
 use dmsnap::{Amend, ByteRange, ErrorKind, Image, OpenOptions, OriginChoice};
 
 use crate::budget::Random;
-use crate::history::Truth;
+use crate::history::{Durable, Truth};
 use crate::image_common::*;
 
 /// Layers that a chain may come to have.
@@ -76,6 +78,8 @@ pub(crate) struct Play {
     pub(crate) bare: Option<u64>,
     /// What is shown below the top layer, unless a merge left a mixture.
     below: Mutex<Option<Vec<u8>>>,
+    /// The descriptor of the top layer, in runs where nothing but [`Play::amend`] changes it.
+    descriptor: Mutex<Option<Durable<Option<Descriptor>>>>,
 }
 
 /// How to open a chain.
@@ -162,6 +166,7 @@ impl Play {
             truth: Mutex::new(Truth::new(&disk)),
             bare: (shape.chunk < 4096).then_some(shape.size),
             below: Mutex::new(Some(base.to_vec())),
+            descriptor: Mutex::new(None),
         }
     }
 
@@ -325,7 +330,35 @@ impl Play {
 
     /// Says nothing about what was written before: if there is nothing to change nothing is done.
     pub(crate) fn amend(&self, amend: &Amend) {
+        let (old, started) = (self.image().descriptor(), self.recorder.position());
         self.image().amend(amend).unwrap();
+        let (new, over) = (self.image().descriptor(), self.recorder.position());
+        let mut known = self.descriptor.lock().unwrap();
+        known
+            .get_or_insert_with(|| Durable::new(old))
+            .push(started, over, new);
+    }
+
+    /// Where two positions have the same of this, the same may be shown.
+    pub(crate) fn epoch(&self, position: usize) -> impl Copy + Eq + Hash {
+        let known = self.descriptor.lock().unwrap();
+        let described = known.as_ref().map(|known| known.epoch(position));
+        (self.truth().epoch(position), described)
+    }
+
+    /// Whether a power cut after `position` changes may have left this descriptor.
+    pub(crate) fn judge_descriptor(
+        &self,
+        found: &Option<Descriptor>,
+        position: usize,
+    ) -> Result<(), String> {
+        let known = self.descriptor.lock().unwrap();
+        let Some(known) = &*known else { return Ok(()) };
+        if known.allowed(position).any(|allowed| allowed == found) {
+            return Ok(());
+        }
+        let allowed: Vec<_> = known.allowed(position).collect();
+        Err(format!("described by {found:?}, not one of {allowed:?}"))
     }
 
     /// A range of the disk, of at most `longest` bytes.

@@ -225,6 +225,8 @@ impl Bench {
         let strike = trouble.filter(|_| fired);
         if self.image.is_none() {
             if let Some((error, ..)) = &failed {
+                // A latch of an earlier fault shows no other way than by closing.
+                assert!(strike.is_some(), "closing failed by itself: {error}");
                 self.assert_placed(error, strike);
             }
             self.reopen(merged);

@@ -14,7 +14,7 @@ use crate::budget::{Random, count, seed};
 use crate::commands::SCENARIOS;
 use crate::harness::{self, Run, Scratch};
 use crate::image_common::{assert_same, chunk, contents, pattern};
-use crate::known::Known;
+use crate::known::{Cause, Known};
 use crate::parallel::for_each;
 
 const EFBIG: i32 = 27;
@@ -64,7 +64,7 @@ fn test_a_limit_on_the_size_of_files_is_an_error() {
         let scratch = known.scratch();
         let run = limited(&scratch, &format!("--fsize={limit}"), known.scenario.args);
         let what = format!("files of {limit} bytes: {run:#?}");
-        known.assess(&scratch, &run, Some(EFBIG), &what);
+        known.assess(&scratch, &run, Some(Cause::errno(EFBIG)), &what);
     });
     count("faults", "file-size-limits", jobs.len() as u64);
 }
@@ -124,7 +124,7 @@ fn test_commands_on_a_full_file_system() {
             // Looking at what is left writes too.
             small.make_room();
             let what = format!("{leave} bytes of space: {run:#?}");
-            let succeeded = known.assess(&scratch, &run, Some(ENOSPC), &what);
+            let succeeded = known.assess(&scratch, &run, Some(Cause::errno(ENOSPC)), &what);
             known.restore(&scratch);
             if let Some(made) = known.scenario.makes.filter(|_| succeeded) {
                 fs::remove_file(scratch.path(made)).unwrap();

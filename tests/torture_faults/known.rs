@@ -5,12 +5,50 @@ use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use dmsnap::{CheckOptions, Image, OpenOptions, OriginChoice, check};
+use dmsnap::format::Descriptor;
+use dmsnap::{CheckOptions, Image, OpenOptions, OriginChoice, check, inspect};
 
-use crate::bench::mixture;
+use crate::bench::{EIO, mixture};
 use crate::commands::Scenario;
 use crate::harness::{Run, Scratch};
 use crate::image_common::{assert_same, contents};
+
+/// Why a run may fail.
+#[derive(Clone, Copy)]
+pub(crate) struct Cause<'a> {
+    pub(crate) errno: i32,
+    /// The calls that failed, if they were chosen: name and file.
+    pub(crate) struck: &'a [&'a str],
+}
+
+impl Cause<'_> {
+    /// With nothing known of the calls.
+    pub(crate) fn errno(errno: i32) -> Cause<'static> {
+        Cause { errno, struck: &[] }
+    }
+
+    fn keeps_files(&self) -> bool {
+        self.struck.iter().any(|call| is_removal(call))
+    }
+
+    /// Whether nothing but removing a file failed.
+    fn only_keeps_files(&self) -> bool {
+        !self.struck.is_empty() && self.struck.iter().all(|call| is_removal(call))
+    }
+
+    /// Whether this file could not be read somewhere.
+    fn is_unreadable(&self, file: &str) -> bool {
+        let is_read = |call: &str| {
+            let (name, path) = call.split_once(' ').unwrap_or_default();
+            (name.starts_with("pread") || name == "read") && path == file
+        };
+        self.errno == EIO && self.struck.iter().any(|call| is_read(call))
+    }
+}
+
+fn is_removal(call: &str) -> bool {
+    call.starts_with("unlink ")
+}
 
 /// A command, and all there is to know of a run without faults.
 pub(crate) struct Known {
@@ -19,6 +57,8 @@ pub(crate) struct Known {
     before: BTreeMap<String, Vec<u8>>,
     /// What the files that change or are made showed before and show after it.
     shown: BTreeMap<&'static str, (Option<Vec<u8>>, Vec<u8>)>,
+    /// The descriptors of those that change, before and after. One that is made has another UUID each time.
+    descriptors: BTreeMap<&'static str, [Option<Descriptor>; 2]>,
     clean: Run,
 }
 
@@ -32,16 +72,27 @@ impl Known {
         restore(&before, &scratch);
         let names = || scenario.changes.iter().copied().chain(scenario.makes);
         let old: Vec<_> = names().map(|name| shown(&scratch.path(name))).collect();
+        let describe = || {
+            let changes = scenario.changes.iter();
+            changes.map(|name| descriptor(&scratch.path(name)))
+        };
+        let old_descriptors: Vec<_> = describe().collect();
         let clean = scratch.run(scenario.args);
         assert!(clean.code != 1, "{}: {clean:#?}", scenario.name);
         let shown = names()
             .zip(old)
             .map(|(name, old)| (name, (old, shown(&scratch.path(name)).unwrap())))
             .collect();
+        let pairs = old_descriptors.into_iter().zip(describe());
+        let descriptors = scenario.changes.iter().copied();
+        let descriptors = descriptors
+            .zip(pairs.map(|(old, new)| [old, new]))
+            .collect();
         Known {
             scenario,
             before,
             shown,
+            descriptors,
             clean,
         }
     }
@@ -58,18 +109,21 @@ impl Known {
         scratch
     }
 
-    /// Looks at how a run ended and what it left. If it failed, it must have been for this error. Says whether it succeeded.
+    /// Looks at how a run ended and what it left. If it failed, it must have been for this cause. Says whether it succeeded.
     pub(crate) fn assess(
         &self,
         scratch: &Scratch,
         run: &Run,
-        errno: Option<i32>,
+        cause: Option<Cause>,
         what: &str,
     ) -> bool {
         let what = format!("{}: {what}", self.scenario.name);
+        let leaves = cause.is_some_and(|cause| cause.keeps_files());
         if let (Some(below), 2) = (self.scenario.below, run.code) {
+            let is_unreadable = cause.is_some_and(|cause| cause.is_unreadable("layer.dms"));
+            assert!(is_unreadable, "left out what can be read: {what}");
             assert!(run.stdout.contains("left out"), "not told: {what}");
-            self.assert_made_in_part(scratch, below, &what);
+            self.assert_made_in_part(scratch, below, leaves, &what);
             return false;
         }
         let succeeded = run.code == self.clean.code;
@@ -79,10 +133,14 @@ impl Known {
                 "says something else: {what}"
             );
         } else {
-            let errno = errno.unwrap_or_else(|| panic!("failed: {what}"));
-            self.assert_failure_is_told(run, errno, &what);
+            let cause = cause.unwrap_or_else(|| panic!("failed: {what}"));
+            self.assert_failure_is_told(run, cause.errno, &what);
+            if let Some(made) = self.scenario.makes.filter(|_| cause.only_keeps_files()) {
+                let is_new = shown(&scratch.path(made)).as_ref() == Some(&self.shown[made].1);
+                assert!(!is_new, "made, and called failed: {what}");
+            }
         }
-        self.assert_files(scratch, succeeded, &what);
+        self.assert_files(scratch, succeeded, leaves, &what);
         succeeded
     }
 
@@ -101,8 +159,18 @@ impl Known {
         assert!(run.stderr.contains(&cause), "no cause is named: {what}");
     }
 
-    /// The files that are there, of which those that must not change have not, and none is new but the one that is made.
-    fn files_left(&self, scratch: &Scratch, what: &str) -> BTreeMap<String, Vec<u8>> {
+    /// A descriptor is the old one or the new one, and after success the new one.
+    fn assert_descriptors(&self, scratch: &Scratch, succeeded: bool, what: &str) {
+        for (name, [old, new]) in &self.descriptors {
+            let found = descriptor(&scratch.path(name));
+            let allowed = found == *new || !succeeded && found == *old;
+            assert!(allowed, "{name} is described by {found:?}: {what}");
+        }
+    }
+
+    /// The files that are there, of which those that must not change have not, and none is new but the one that is made. One that cannot
+    /// be removed may be there under a name of its own.
+    fn files_left(&self, scratch: &Scratch, leaves: bool, what: &str) -> BTreeMap<String, Vec<u8>> {
         let after = files(scratch);
         for (name, old) in &self.before {
             let found = after
@@ -114,14 +182,18 @@ impl Known {
         }
         for name in after.keys() {
             let is_known = self.before.contains_key(name) || self.scenario.makes == Some(name);
-            assert!(is_known, "{name} was left: {what}");
+            let is_unfinished = name.starts_with(".dmsnap-") && name.ends_with(".tmp");
+            assert!(
+                is_known || leaves && is_unfinished,
+                "{name} was left: {what}"
+            );
         }
         after
     }
 
     /// What is there of the file that is made is right, and what lies below shows in place of the rest.
-    fn assert_made_in_part(&self, scratch: &Scratch, below: &str, what: &str) {
-        self.files_left(scratch, what);
+    fn assert_made_in_part(&self, scratch: &Scratch, below: &str, leaves: bool, what: &str) {
+        self.files_left(scratch, leaves, what);
         for (&name, (_, new)) in &self.shown {
             let path = scratch.path(name);
             let found = shown(&path).unwrap_or_else(|| panic!("half-made: {name}: {what}"));
@@ -131,8 +203,9 @@ impl Known {
     }
 
     /// Old or new, nothing else, and fit for more.
-    fn assert_files(&self, scratch: &Scratch, succeeded: bool, what: &str) {
-        let after = self.files_left(scratch, what);
+    fn assert_files(&self, scratch: &Scratch, succeeded: bool, leaves: bool, what: &str) {
+        let after = self.files_left(scratch, leaves, what);
+        self.assert_descriptors(scratch, succeeded, what);
         let mut left = Vec::new();
         for (&name, (old, new)) in &self.shown {
             let what = format!("{name}: {what}");
@@ -142,9 +215,9 @@ impl Known {
             }
             let path = scratch.path(name);
             let Some(found) = shown(&path) else {
-                // What was no good store still is none.
-                let still = !succeeded && !is_made && old.is_none();
-                assert!(still, "half-made: {what}");
+                // What was no good store still is none; and one that is being made passes for none where it cannot be removed.
+                let still = !is_made && old.is_none() || is_made && leaves;
+                assert!(!succeeded && still, "half-made: {what}");
                 continue;
             };
             match old {
@@ -189,6 +262,14 @@ fn shown(path: &Path) -> Option<Vec<u8>> {
         return fs::read(path).ok();
     }
     Some(contents(&open(path, false).ok()?))
+}
+
+/// The descriptor of a layer that can be read.
+fn descriptor(path: &Path) -> Option<Descriptor> {
+    if !is_layer(path) {
+        return None;
+    }
+    inspect(path).ok()?.descriptor
 }
 
 /// Writing, flushing and checking work as ever.

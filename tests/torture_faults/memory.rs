@@ -1,7 +1,10 @@
 //! Little memory, and files and arguments that ask for much: an error or the work done, never an abort.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::FileExt;
+use std::process::Command;
+use std::sync::Mutex;
 
 use crate::budget::count;
 use crate::full::limited;
@@ -36,8 +39,51 @@ fn store(scratch: &Scratch, name: &str, chunk: u64, count: u64, size: u64) {
     }
 }
 
+/// The least megabytes of address space with which the tool starts at all: below that nothing of it is tested.
+fn least_megabytes() -> u64 {
+    let scratch = Scratch::fast();
+    let starts = |megabytes: &u64| {
+        let run = limited(
+            &scratch,
+            &format!("--as={}", megabytes << 20),
+            &["--version"],
+        );
+        run.code == 0
+    };
+    (1..64).find(starts).expect("64 MiB are enough to start")
+}
+
+/// How many runs of each command succeeded, and how many told that they lacked memory.
+#[derive(Default)]
+struct Endings(Mutex<BTreeMap<String, [u32; 2]>>);
+
+impl Endings {
+    /// `code` is that of a run with all the memory there is.
+    fn add(&self, args: &[&str], run: &Run, code: i32) {
+        let lacked = run.code == 1 && run.stderr.contains("no memory for");
+        let mut all = self.0.lock().unwrap();
+        let [succeeded, told] = all.entry(args.join(" ")).or_default();
+        *succeeded += u32::from(run.code == code);
+        *told += u32::from(lacked);
+    }
+
+    fn assert_all_succeed_somewhere(&self) {
+        for (args, [succeeded, _]) in &*self.0.lock().unwrap() {
+            assert!(*succeeded > 0, "no limit let this succeed: {args}");
+        }
+    }
+
+    fn assert_all_lack_memory_somewhere(&self) {
+        for (args, [_, told]) in &*self.0.lock().unwrap() {
+            assert!(*told > 0, "no limit was too little for this: {args}");
+        }
+    }
+}
+
 /// Ended by itself, and not for want of memory that a file or a caller asked for.
 fn assert_survived(run: &Run, what: &str) {
+    // The loader's or prlimit's, so the tool has not run.
+    assert!(![126, 127].contains(&run.code), "{what}: {run:#?}");
     assert!(!run.stderr.contains("panicked"), "{what}: {run:#?}");
     let aborted = run.stderr.split("memory allocation of ").nth(1);
     let bytes = aborted.and_then(|rest| rest.split(' ').next()?.parse::<u64>().ok());
@@ -96,31 +142,55 @@ fn test_huge_chunks_need_no_huge_memory() {
             jobs.push((chunk, args));
         }
     }
+    let endings = Endings::default();
     for_each(&jobs, |&(chunk, args)| {
         let scratch = Scratch::fast();
-        store(&scratch, "x.dms", chunk, 1, (4 * chunk).min(1 << 42));
+        let make = || store(&scratch, "x.dms", chunk, 1, (4 * chunk).min(1 << 42));
+        make();
+        let free = scratch.run(args);
+        make();
         let run = limited(&scratch, "--as=160000000", args);
         assert_survived(&run, &format!("chunks of {chunk}"));
+        endings.add(args, &run, free.code);
     });
+    endings.assert_all_succeed_somewhere();
     count("faults", "memory-limits", jobs.len() as u64);
+}
+
+/// Another directory with the same store.
+fn sparse_copy(made: &Scratch) -> Scratch {
+    let copy = Scratch::fast();
+    let mut cp = Command::new("cp");
+    cp.args(["--sparse=always"])
+        .args([made.path("x.dms"), copy.path("x.dms")]);
+    assert!(cp.status().unwrap().success(), "{cp:?}");
+    copy
 }
 
 /// Many exceptions, with less and less memory for them.
 #[test]
 fn test_memory_for_exceptions_may_end_anywhere() {
-    let scratch = Scratch::fast();
+    let made = Scratch::fast();
     // 4 MiB of records, and as many holes between their chunks.
-    store(&scratch, "x.dms", 4096, 1 << 18, 2 << 30);
+    store(&made, "x.dms", 4096, 1 << 18, 2 << 30);
+    let codes = READERS.map(|args| sparse_copy(&made).run(args).code);
+    let least = least_megabytes();
     let mut jobs = Vec::new();
-    for args in READERS {
-        for megabytes in (18..64).step_by(3) {
-            jobs.push((megabytes, args));
+    for (args, code) in READERS.into_iter().zip(codes) {
+        for megabytes in (least..64).step_by(3) {
+            jobs.push((megabytes, args, code));
         }
     }
-    for_each(&jobs, |&(megabytes, args)| {
+    let endings = Endings::default();
+    for_each(&jobs, |&(megabytes, args, code)| {
+        // Of its own: some of them write.
+        let scratch = sparse_copy(&made);
         let run = limited(&scratch, &format!("--as={}", megabytes << 20), args);
         assert_survived(&run, &format!("{megabytes} MiB: {args:?}"));
+        endings.add(args, &run, code);
     });
+    endings.assert_all_succeed_somewhere();
+    endings.assert_all_lack_memory_somewhere();
     count("faults", "memory-limits", jobs.len() as u64);
 }
 
@@ -141,12 +211,13 @@ fn dumped_store(scratch: &Scratch, chunk: u64, count: u64, size: u64) {
 /// Huge chunks, and many exceptions with less and less memory for them, in what is recovered and restored.
 #[test]
 fn test_recovering_needs_no_huge_memory() {
+    let least = least_megabytes();
     let mut jobs = Vec::new();
     for args in RECOVERIES {
         for chunk in [1 << 20, GIB] {
             jobs.push((args, chunk, 1, 160 << 20));
         }
-        for megabytes in (18..50).step_by(4) {
+        for megabytes in (least..50).step_by(4) {
             // Of what is copied there is no more than a few blocks.
             let count = if args.contains(&"new.dms") {
                 1 << 12
@@ -156,6 +227,7 @@ fn test_recovering_needs_no_huge_memory() {
             jobs.push((args, 4096, count, megabytes << 20));
         }
     }
+    let endings = Endings::default();
     for_each(&jobs, |&(args, chunk, count, limit)| {
         let scratch = Scratch::fast();
         let chunks = 4 + count * 2;
@@ -167,7 +239,10 @@ fn test_recovering_needs_no_huge_memory() {
         );
         let made = args.contains(&"new.dms") && run.code != 1;
         assert_eq!(scratch.path("new.dms").exists(), made, "{args:?}: {run:#?}");
+        // What is recovered here is all there is.
+        endings.add(args, &run, 0);
     });
+    endings.assert_all_succeed_somewhere();
     count("faults", "memory-limits", jobs.len() as u64);
 }
 

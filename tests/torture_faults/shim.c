@@ -37,6 +37,8 @@ enum {
     SEEK = 'k',   /* lseek: searching for holes */
     OPEN = 'o',   /* opening for reading */
     MAKE = 'm',   /* creating, linking, renaming */
+    REMOVE = 'd', /* unlink */
+    CONTROL = 'f', /* fcntl: locks, duplicates */
 };
 
 static const char *directory, *calls, *fault;
@@ -124,10 +126,15 @@ static enum verdict judge_path(char kind, const char *name, int at, const char *
 /* The function that the program would have called without us. */
 #define NEXT(name) ((__typeof__(&name))dlsym(RTLD_NEXT, #name))
 
+static int control(int fd, int command)
+{
+    return NEXT(fcntl)(fd, command);
+}
+
 /* Half of a transfer; of direct I/O whole blocks. */
 static size_t half(int fd, size_t len)
 {
-    size_t block = fcntl(fd, F_GETFL) & O_DIRECT ? 4096 : 1;
+    size_t block = control(fd, F_GETFL) & O_DIRECT ? 4096 : 1;
     size_t shorter = len / 2 / block * block;
 
     return shorter ? shorter : len;
@@ -251,6 +258,30 @@ int open(const char *path, int flags, ...) OPENING(open, AT_FDCWD, path)
 int open64(const char *path, int flags, ...) OPENING(open64, AT_FDCWD, path)
 int openat(int at, const char *path, int flags, ...) OPENING(openat, at, at, path)
 int openat64(int at, const char *path, int flags, ...) OPENING(openat64, at, at, path)
+
+/* Its argument is a number or a pointer; either comes through as a word. */
+#define CONTROLLING(name) \
+    int name(int fd, int command, ...) \
+    { \
+        va_list rest; \
+        void *argument; \
+        va_start(rest, command); \
+        argument = va_arg(rest, void *); \
+        va_end(rest); \
+        if (judge_fd(CONTROL, #name, fd, 0) == FAIL) \
+            return -1; \
+        return NEXT(name)(fd, command, argument); \
+    }
+
+CONTROLLING(fcntl)
+CONTROLLING(fcntl64)
+
+int unlink(const char *path)
+{
+    if (judge_path(REMOVE, "unlink", AT_FDCWD, path) == FAIL)
+        return -1;
+    return NEXT(unlink)(path);
+}
 
 int rename(const char *from, const char *to)
 {

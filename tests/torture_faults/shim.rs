@@ -9,7 +9,7 @@ use crate::harness::{self, Run, Scratch};
 
 /// Which calls count, in the letters of `shim.c`.
 pub(crate) mod calls {
-    pub(crate) const ALL: &str = "rwcsatkom";
+    pub(crate) const ALL: &str = "rwcsatkomdf";
     /// Those that may want space.
     pub(crate) const SPACE: &str = "wcsatm";
     /// Those that a signal may interrupt.

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 
 use crate::budget::{Budget, Random, count};
 use crate::commands::SCENARIOS;
-use crate::known::Known;
+use crate::known::{Cause, Known};
 use crate::parallel::for_each;
 use crate::shim::{self, Fault, Tampering, calls};
 
@@ -46,15 +46,18 @@ fn attempt(known: &Known, tampering: &Tampering) {
     let shimmed = shim::run(&scratch, known.scenario.args, tampering);
     let what = format!("{tampering:?}: {shimmed:#?}");
     let struck: Vec<&str> = shimmed.tampered().collect();
-    let errno = match tampering.fault {
-        Fault::Errno(errno) if errno != EINTR && !struck.is_empty() => Some(errno),
+    let cause = match tampering.fault {
+        Fault::Errno(errno) if errno != EINTR && !struck.is_empty() => Some(Cause {
+            errno,
+            struck: &struck,
+        }),
         _ => None,
     };
-    let succeeded = known.assess(&scratch, &shimmed.run, errno, &what);
+    let succeeded = known.assess(&scratch, &shimmed.run, cause, &what);
     // What could not be made durable must not be called done.
     let is_sync = |call: &&str| call.starts_with("fsync") || call.starts_with("fdatasync");
     assert!(
-        !succeeded || errno.is_none() || !struck.iter().any(is_sync),
+        !succeeded || cause.is_none() || !struck.iter().any(is_sync),
         "{}: a failed sync was ignored: {what}",
         known.scenario.name
     );

@@ -102,7 +102,7 @@ fn create_under(seed: u64, trouble: &Trouble, over_old: bool) -> bool {
     fired
 }
 
-/// A layer with an interrupted drop: its last record is a copy of an earlier one, whose chunk is leaked.
+/// A layer with an interrupted drop: an earlier record became a copy of the last one, and its chunk is leaked.
 fn damaged(seed: u64) -> Bench {
     const CHUNK: u64 = 4096;
     let mut bench = Bench::new(&shape(CHUNK));

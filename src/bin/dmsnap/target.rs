@@ -111,7 +111,11 @@ impl Target {
     /// A link does not replace a file that appeared meanwhile, as a rename would; some file systems have no links.
     fn link(&self) -> io::Result<()> {
         match fs::hard_link(&self.work, &self.place) {
-            Ok(()) => fs::remove_file(&self.work),
+            Ok(()) => {
+                // The file is complete and has its name. That it keeps the other one too is no failure.
+                let _ = fs::remove_file(&self.work);
+                Ok(())
+            }
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(error),
             Err(_) => fs::rename(&self.work, &self.place),
         }

@@ -17,7 +17,7 @@ use crate::guest::Guest;
 /// Sequences from one seed on, each in a machine that it finds as if it were new. All that fail are told.
 #[track_caller]
 pub(crate) fn sequences(cases: u64) {
-    let budget = Mutex::new(Budget::cases(cases));
+    let budget = Budget::shared(cases);
     let failed = Mutex::new(Vec::new());
     let machines = if budget::is_torture() { 2 } else { 1 };
     thread::scope(|scope| {

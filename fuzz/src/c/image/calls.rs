@@ -75,72 +75,23 @@ pub enum Call {
         b: u64,
     },
 }
+
 impl Stage {
     /// Returns whether the image can be used on.
     pub(super) fn call(&mut self, call: Call, chunk: u64, cow: &Host, origin: &Host) -> bool {
         match call {
-            Call::Read { at, len } => {
-                let (at, len) = self.range(at, len);
-                let mut bytes = vec![0; len as usize];
-                let result = self.read(&mut bytes, at);
-                assert!(result.is_ok() || self.trouble, "a read failed: {result:?}");
-                if let (Ok(()), Some(model)) = (result, &mut self.model) {
-                    model.read(at as usize, &bytes, "read");
-                }
-            }
-            Call::Write { at, len } => {
-                let range = self.range(at, len);
-                self.value = self.value % 250 + 1;
-                let bytes = vec![self.value; range.1 as usize];
-                // SAFETY: a buffer and its length.
-                let result = unsafe {
-                    ffi::dmsnap_image_write(
-                        self.image(),
-                        bytes.as_ptr().cast(),
-                        bytes.len(),
-                        range.0,
-                    )
-                };
-                self.changed(range, self.value, check(result));
-            }
+            Call::Read { at, len } => self.read_some(at, len),
+            Call::Write { at, len } => self.write(at, len),
             Call::Zeroes { at, len, unmap } => {
                 let range = self.range(at, len);
                 let result = ffi::dmsnap_image_write_zeroes(self.image(), range.0, range.1, unmap);
                 self.changed(range, 0, check(result));
             }
-            Call::Discard { at, len } => {
-                let range = self.range(at, len);
-                let _ = check(ffi::dmsnap_image_discard(self.image(), range.0, range.1));
-                if let Some(model) = &mut self.model {
-                    model.doubt(range.0 as usize..(range.0 + range.1) as usize, 0);
-                }
-            }
-            Call::Flush => {
-                let flushed = check(ffi::dmsnap_image_flush(self.image()));
-                if let (Ok(()), Some(model)) = (flushed, &mut self.model) {
-                    model.flushed();
-                }
-            }
-            Call::Resize { sectors, shrink } => {
-                let size = u64::from(sectors) * 512;
-                let resized = check(ffi::dmsnap_image_resize(self.image(), size, shrink));
-                match (resized, &mut self.model) {
-                    (Ok(()), Some(model)) => model.resize(size as usize),
-                    (Ok(()), None) => {}
-                    (Err(_), _) => self.model = None,
-                }
-            }
+            Call::Discard { at, len } => self.discard(at, len),
+            Call::Flush => self.flush(),
+            Call::Resize { sectors, shrink } => self.resize(sectors, shrink),
             Call::Facts => self.facts(),
-            Call::Extent { at } => {
-                let (at, len) = self.range(at, u16::MAX);
-                // SAFETY: a structure with its size.
-                let extent = filled(|out| unsafe {
-                    ffi::dmsnap_image_next_extent(self.image(), at, len, out)
-                });
-                if let Ok(extent) = extent {
-                    assert!(extent.len > 0 && extent.len <= len, "{extent:?}");
-                }
-            }
+            Call::Extent { at } => self.extent(at),
             Call::Run { chunk } => {
                 // SAFETY: a structure with its size.
                 let _ = filled(|out| unsafe {
@@ -156,15 +107,7 @@ impl Stage {
                     self.merge = made(|out| ffi::dmsnap_merge_open(self.image(), out)).ok();
                 }
             }
-            Call::MergeStep => {
-                if self.merge.is_some() {
-                    let _ = made(|out| ffi::dmsnap_merge_step(self.merge.as_deref_mut(), out));
-                    // SAFETY: a structure with its size.
-                    let _ = filled(|out| unsafe {
-                        ffi::dmsnap_merge_progress(self.merge.as_deref(), out)
-                    });
-                }
-            }
+            Call::MergeStep => self.merge_step(),
             Call::MergeFree => ffi::dmsnap_merge_free(self.merge.take()),
             Call::Snapshot { shift } => self.snapshot(shift),
             Call::MakeEmpty => {
@@ -184,14 +127,12 @@ impl Stage {
                 after,
                 errno,
             } => {
-                let errno =
-                    [libc::EIO, libc::ENOSPC, libc::EDQUOT, libc::ENOTSUP][usize::from(errno) % 4];
                 let host = if below {
                     origin
                 } else {
                     self.tops.last().map_or(cow, |top| top)
                 };
-                host.fail_after(after.into(), errno);
+                fail(host, after, errno);
                 self.trouble = true;
             }
             Call::Heal => {
@@ -203,6 +144,70 @@ impl Stage {
             Call::Nonsense { which, a, b } => self.nonsense(which, a, b),
         }
         true
+    }
+
+    fn read_some(&mut self, at: u16, len: u16) {
+        let (at, len) = self.range(at, len);
+        let mut bytes = vec![0; len as usize];
+        let result = self.read(&mut bytes, at);
+        assert!(result.is_ok() || self.trouble, "a read failed: {result:?}");
+        if let (Ok(()), Some(model)) = (result, &mut self.model) {
+            model.read(at as usize, &bytes, "read");
+        }
+    }
+
+    fn write(&mut self, at: u16, len: u16) {
+        let range = self.range(at, len);
+        self.value = self.value % 250 + 1;
+        let bytes = vec![self.value; range.1 as usize];
+        // SAFETY: a buffer and its length.
+        let result = unsafe {
+            ffi::dmsnap_image_write(self.image(), bytes.as_ptr().cast(), bytes.len(), range.0)
+        };
+        self.changed(range, self.value, check(result));
+    }
+
+    fn discard(&mut self, at: u16, len: u16) {
+        let range = self.range(at, len);
+        let _ = check(ffi::dmsnap_image_discard(self.image(), range.0, range.1));
+        if let Some(model) = &mut self.model {
+            model.doubt(range.0 as usize..(range.0 + range.1) as usize, 0);
+        }
+    }
+
+    fn flush(&mut self) {
+        let flushed = check(ffi::dmsnap_image_flush(self.image()));
+        if let (Ok(()), Some(model)) = (flushed, &mut self.model) {
+            model.flushed();
+        }
+    }
+
+    fn resize(&mut self, sectors: u8, shrink: bool) {
+        let size = u64::from(sectors) * 512;
+        let resized = check(ffi::dmsnap_image_resize(self.image(), size, shrink));
+        match (resized, &mut self.model) {
+            (Ok(()), Some(model)) => model.resize(size as usize),
+            (Ok(()), None) => {}
+            (Err(_), _) => self.model = None,
+        }
+    }
+
+    fn extent(&self, at: u16) {
+        let (at, len) = self.range(at, u16::MAX);
+        // SAFETY: a structure with its size.
+        let extent =
+            filled(|out| unsafe { ffi::dmsnap_image_next_extent(self.image(), at, len, out) });
+        if let Ok(extent) = extent {
+            assert!(extent.len > 0 && extent.len <= len, "{extent:?}");
+        }
+    }
+
+    fn merge_step(&mut self) {
+        if self.merge.is_some() {
+            let _ = made(|out| ffi::dmsnap_merge_step(self.merge.as_deref_mut(), out));
+            // SAFETY: a structure with its size.
+            let _ = filled(|out| unsafe { ffi::dmsnap_merge_progress(self.merge.as_deref(), out) });
+        }
     }
 
     pub(super) fn reopen(&mut self, chunk: u64, overflow: u8, cow: &Host, origin: &Host) -> bool {
@@ -337,4 +342,9 @@ impl Stage {
         };
         assert!(check(result).is_err(), "{b} bytes at {a} of {size}");
     }
+}
+
+fn fail(host: &Host, after: u8, errno: u8) {
+    let errnos = [libc::EIO, libc::ENOSPC, libc::EDQUOT, libc::ENOTSUP];
+    host.fail_after(after.into(), errnos[usize::from(errno) % 4]);
 }
