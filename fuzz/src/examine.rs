@@ -51,7 +51,11 @@ pub fn examine(cow: &Watched, origin: &Watched, options: Options) -> Option<Vec<
 fn salvage(cow: &Watched) {
     let options = MetadataOptions::new();
     let dump = read_metadata(&cow.shared(), &options);
-    if cow.size() > 4 * MODEL_BYTES {
+    // An area is as long as a chunk, and what is recovered has one: in memory, here.
+    let is_large = dump
+        .as_ref()
+        .is_ok_and(|dump| dump.chunk_size.bytes() > 1 << 20);
+    if is_large || cow.size() > 4 * MODEL_BYTES {
         return;
     }
     let file = cow.memory.to_vec();
