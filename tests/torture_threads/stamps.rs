@@ -4,7 +4,7 @@
 //! whose write had ended when the reader began and the one whose write had begun when the reader was done. A sector that is lost,
 //! stale, torn or put elsewhere is none of these.
 
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::budget::Random;
@@ -128,32 +128,36 @@ impl Board {
         &self,
         sector: u64,
         bytes: &[u8],
-        mut versions: std::ops::RangeInclusive<u32>,
+        versions: RangeInclusive<u32>,
     ) -> Result<(), String> {
-        if bytes.iter().all(|byte| *byte == 0) {
-            let may_be_zero = versions.any(|version| version > 0 && kind(version) != Kind::Write);
-            return may_be_zero.then_some(()).ok_or("zeros".to_owned());
+        let is_written_now = versions.start() < versions.end();
+        let may_be_zero = versions
+            .clone()
+            .any(|version| version > 0 && kind(version) != Kind::Write);
+        let writer_of = |version: u32| match version {
+            0 => NOBODY,
+            _ => self.owner(sector),
+        };
+        let is_possible = |place: u64, writer: u32, version: u32| {
+            place == sector
+                && writer == writer_of(version)
+                && versions.contains(&version)
+                && kind(version) == Kind::Write
+        };
+        let mut first = None;
+        for part in bytes.chunks_exact(16) {
+            let place = u64::from_le_bytes(part[..8].try_into().unwrap());
+            let writer = u32::from_le_bytes(part[8..12].try_into().unwrap());
+            let version = u32::from_le_bytes(part[12..].try_into().unwrap());
+            let is_zero = may_be_zero && part.iter().all(|byte| *byte == 0);
+            if !is_zero && !is_possible(place, writer, version) {
+                return Err(format!("version {version} of writer {writer} for {place}"));
+            }
+            // Some file systems show a reader what is there of a sector while that is written: ext4 does.
+            if *first.get_or_insert(part) != part && !is_written_now {
+                return Err(format!("torn, from version {version} on"));
+            }
         }
-        let place = u64::from_le_bytes(bytes[..8].try_into().unwrap());
-        let writer = u32::from_le_bytes(bytes[8..12].try_into().unwrap());
-        let version = u32::from_le_bytes(bytes[12..16].try_into().unwrap());
-        if bytes.chunks_exact(16).any(|part| part != &bytes[..16]) {
-            return Err(format!(
-                "torn, begins with version {version} of writer {writer} for {place}"
-            ));
-        }
-        let by_owner = writer
-            == if version == 0 {
-                NOBODY
-            } else {
-                self.owner(sector)
-            };
-        let possible = place == sector
-            && by_owner
-            && versions.contains(&version)
-            && kind(version) == Kind::Write;
-        possible
-            .then_some(())
-            .ok_or(format!("version {version} of writer {writer} for {place}"))
+        Ok(())
     }
 }

@@ -105,7 +105,7 @@ fn change(file: &File, from: LockMode, to: LockMode) -> std::result::Result<(), 
     let result = fresh
         .clone()
         .try_for_each(|&byte| sys::set_read_lock(file, byte, true).map_err(Refusal::of));
-    if let Err(refusal) = result.and_then(|()| test(file, to)) {
+    if let Err(refusal) = result.and_then(|()| test(file, from, to)) {
         fresh.for_each(|&byte| drop(sys::set_read_lock(file, byte, false)));
         return Err(refusal);
     }
@@ -114,8 +114,10 @@ fn change(file: &File, from: LockMode, to: LockMode) -> std::result::Result<(), 
     Ok(())
 }
 
-fn test(file: &File, mode: LockMode) -> std::result::Result<(), Refusal> {
-    for &byte in excluded(mode) {
+/// What `from` excludes already nobody can hold. Who tries in vain holds it for a moment, which is no reason to refuse.
+fn test(file: &File, from: LockMode, to: LockMode) -> std::result::Result<(), Refusal> {
+    let excluded_since = |byte: &&u64| excluded(from).contains(byte);
+    for &byte in excluded(to).iter().filter(|byte| !excluded_since(byte)) {
         if sys::is_locked_by_other(file, byte).map_err(Refusal::of)? {
             return Err(Refusal::Failed(conflict(byte)));
         }
@@ -243,5 +245,20 @@ mod tests {
         assert_eq!(held(LockMode::Reader), [100, 201, 203]);
         assert_eq!(excluded(LockMode::Reader), [101, 103, 200]);
         assert_eq!(excluded(LockMode::Writer), [101, 103, 200, 201, 203]);
+    }
+
+    /// A snapshot failed when another program just tried to open the image.
+    #[test]
+    fn test_who_tries_in_vain_does_not_disturb_a_writer_who_becomes_a_reader() {
+        let path = tempfile::NamedTempFile::new().unwrap().into_temp_path();
+        let open = || File::options().read(true).write(true).open(&path).unwrap();
+        let (ours, theirs) = (open(), open());
+        assert!(change(&ours, LockMode::None, LockMode::Writer).is_ok());
+        // As they do it: first the bytes, then a look at those of others.
+        sys::set_read_lock(&theirs, USED + WRITE, true).unwrap();
+        assert!(change(&ours, LockMode::Writer, LockMode::Reader).is_ok());
+        // Who reads, and lets nobody write, does.
+        sys::set_read_lock(&theirs, NOT_SHARED + WRITE, true).unwrap();
+        assert!(change(&ours, LockMode::Reader, LockMode::Writer).is_err());
     }
 }
