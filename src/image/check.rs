@@ -132,9 +132,8 @@ pub fn check(path: impl AsRef<Path>, options: &CheckOptions) -> Result<CheckOutc
 /// # Errors
 /// As [`check`].
 pub fn check_storage(storage: &SharedStorage, options: &CheckOptions) -> Result<CheckOutcome> {
-    let mode = match (options.repair, options.lock) {
-        (Repair::None, false) => LockMode::None,
-        (Repair::None, true) => LockMode::Reader,
+    let mode = match options.repair {
+        Repair::None => LockMode::reader_if(options.lock),
         _ => LockMode::Writer,
     };
     let hold = Hold::take(storage, mode)?;

@@ -142,8 +142,7 @@ impl Reader<'_> {
             };
             let ends = area.terminator().is_some();
             let is_whole = area.slots == self.geometry.exceptions_per_area();
-            memory::reserve(&mut metadata.areas, 1)?;
-            metadata.areas.push(area);
+            memory::push(&mut metadata.areas, area)?;
             if ends {
                 return Ok(number);
             }
@@ -194,8 +193,7 @@ impl Reader<'_> {
                 continue;
             }
             if let Some(area) = self.area(number)?.filter(|area| !area.runs.is_empty()) {
-                memory::reserve(&mut metadata.areas, 1)?;
-                metadata.areas.push(area);
+                memory::push(&mut metadata.areas, area)?;
             }
             number += 1;
         }

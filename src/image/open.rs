@@ -133,19 +133,14 @@ impl<'a> Opener<'a> {
     }
 
     fn top_mode(&self) -> LockMode {
-        match (self.options.writable, self.options.lock) {
-            (true, _) => LockMode::Writer,
-            (false, true) => LockMode::Reader,
-            (false, false) => LockMode::None,
+        match self.options.writable {
+            true => LockMode::Writer,
+            false => LockMode::reader_if(self.options.lock),
         }
     }
 
     fn origin_mode(&self) -> LockMode {
-        if self.options.writable || self.options.lock {
-            LockMode::Reader
-        } else {
-            LockMode::None
-        }
+        LockMode::reader_if(self.options.writable || self.options.lock)
     }
 
     /// Notes a file of the chain and claims it.

@@ -204,8 +204,7 @@ fn new_log(finds: &Finds) -> Result<(u64, Vec<(u64, Exception)>)> {
         if staying.next_if(|(at, _)| *at == index).is_none()
             && let Some((_, record)) = moving.next()
         {
-            memory::reserve(&mut filled, 1)?;
-            filled.push((index, *record));
+            memory::push(&mut filled, (index, *record))?;
         }
     }
     Ok((len, filled))

@@ -50,10 +50,9 @@ pub enum LockMode {
 impl LockMode {
     /// How a reader locks who may have been told not to.
     pub(crate) fn reader_if(lock: bool) -> LockMode {
-        if lock {
-            LockMode::Reader
-        } else {
-            LockMode::None
+        match lock {
+            true => LockMode::Reader,
+            false => LockMode::None,
         }
     }
 }

@@ -10,14 +10,18 @@ pub(crate) fn reserve<T>(vec: &mut Vec<T>, more: usize) -> Result<()> {
     }
 }
 
+/// Appends one element.
+pub(crate) fn push<T>(vec: &mut Vec<T>, element: T) -> Result<()> {
+    reserve(vec, 1)?;
+    vec.push(element);
+    Ok(())
+}
+
 /// Collects as many elements as there are.
 pub(crate) fn collect<T>(elements: impl Iterator<Item = T>) -> Result<Vec<T>> {
     let mut vec = Vec::new();
     for element in elements {
-        if vec.len() == vec.capacity() {
-            reserve(&mut vec, 1)?;
-        }
-        vec.push(element);
+        push(&mut vec, element)?;
     }
     Ok(vec)
 }

@@ -84,12 +84,12 @@ impl RawArea {
                     run.count += 1;
                 }
                 _ => {
-                    memory::reserve(&mut self.runs, 1)?;
-                    self.runs.push(RawRun {
+                    let run = RawRun {
                         slot,
                         first: record,
                         count: 1,
-                    });
+                    };
+                    memory::push(&mut self.runs, run)?;
                 }
             }
         }

@@ -82,18 +82,15 @@ impl Sifted {
             let past_end = (record.old.0 >= disk_end).then_some(Doubt::PastEnd);
             match past_end.or(candidate.doubt) {
                 Some(doubt) => {
-                    memory::reserve(&mut sifted.left_out, 1)?;
-                    sifted.left_out.push(LeftOut {
+                    let left = LeftOut {
                         index,
                         record,
                         doubt,
-                    });
+                    };
+                    memory::push(&mut sifted.left_out, left)?;
                 }
                 None if candidate.repeats => sifted.repeated += 1,
-                None => {
-                    memory::reserve(&mut sifted.good, 1)?;
-                    sifted.good.push((index, record));
-                }
+                None => memory::push(&mut sifted.good, (index, record))?,
             }
         }
         sifted.good.sort_unstable_by_key(|(_, record)| record.old);

@@ -79,42 +79,42 @@ fn dumped(scratch: &Scratch) {
     scratch.poke("layer.dms", 16 << 10, &[0xff; 100]);
 }
 
+/// What a scenario is unless it says something else: a command on a chain that only reads.
+const CHANGES_NOTHING: Scenario = Scenario {
+    name: "",
+    args: &[],
+    prepare: chain,
+    makes: None,
+    changes: &[],
+    codes: &[1],
+    below: None,
+};
+
 pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "create raw",
         args: &["create", "-f", "raw", "new.raw", "1M"],
-        prepare: chain,
         makes: Some("new.raw"),
-        changes: &[],
-        codes: &[1],
-        below: None,
+        ..CHANGES_NOTHING
     },
     Scenario {
         name: "create",
         args: &["create", "-b", "layer.dms", "-F", "dmsnap", "new.dms", "2M"],
-        prepare: chain,
         makes: Some("new.dms"),
-        changes: &[],
-        codes: &[1],
-        below: None,
+        ..CHANGES_NOTHING
     },
     Scenario {
         name: "create over an old file",
         args: &["create", "-b", "base.raw", "-F", "raw", "old.dms"],
         prepare: two_raw,
         makes: Some("old.dms"),
-        changes: &[],
-        codes: &[1],
-        below: None,
+        ..CHANGES_NOTHING
     },
     Scenario {
         name: "convert to raw",
         args: &["convert", "-O", "raw", "top.dms", "new.raw"],
-        prepare: chain,
         makes: Some("new.raw"),
-        changes: &[],
-        codes: &[1],
-        below: None,
+        ..CHANGES_NOTHING
     },
     Scenario {
         name: "convert to a layer over an old file",
@@ -131,9 +131,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         ],
         prepare: two_raw,
         makes: Some("old.dms"),
-        changes: &[],
-        codes: &[1],
-        below: None,
+        ..CHANGES_NOTHING
     },
     Scenario {
         name: "convert to a whole layer",
@@ -146,20 +144,15 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
             "top.dms",
             "new.dms",
         ],
-        prepare: chain,
         makes: Some("new.dms"),
-        changes: &[],
-        codes: &[1],
-        below: None,
+        ..CHANGES_NOTHING
     },
     Scenario {
         name: "snapshot",
         args: &["snapshot", "top.dms", "new.dms"],
-        prepare: chain,
         makes: Some("new.dms"),
         changes: &["top.dms"],
-        codes: &[1],
-        below: None,
+        ..CHANGES_NOTHING
     },
     Scenario {
         name: "write",
@@ -181,11 +174,8 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
             "-c",
             "write -P 0x64 900k 30k",
         ],
-        prepare: chain,
-        makes: None,
         changes: &["top.dms"],
-        codes: &[1],
-        below: None,
+        ..CHANGES_NOTHING
     },
     Scenario {
         name: "write past the page cache",
@@ -203,10 +193,8 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
             "write -P 0x64 1M 512",
         ],
         prepare: Scratch::base_and_layer,
-        makes: None,
         changes: &["layer.dms"],
-        codes: &[1],
-        below: None,
+        ..CHANGES_NOTHING
     },
     Scenario {
         name: "discard",
@@ -218,110 +206,72 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
             "-c",
             "discard 700k 100k",
         ],
-        prepare: chain,
-        makes: None,
         changes: &["top.dms"],
-        codes: &[1],
-        below: None,
+        ..CHANGES_NOTHING
     },
     Scenario {
         name: "grow",
         args: &["resize", "top.dms", "3M"],
-        prepare: chain,
-        makes: None,
         changes: &["top.dms"],
-        codes: &[1],
-        below: None,
+        ..CHANGES_NOTHING
     },
     Scenario {
         name: "shrink",
         args: &["resize", "--shrink", "top.dms", "24K"],
-        prepare: chain,
-        makes: None,
         changes: &["top.dms"],
-        codes: &[1],
-        below: None,
+        ..CHANGES_NOTHING
     },
     Scenario {
         name: "merge into a raw image",
         args: &["merge", "layer.dms"],
         prepare: Scratch::base_and_layer,
-        makes: None,
         changes: &["layer.dms", "base.raw"],
-        codes: &[1],
-        below: None,
+        ..CHANGES_NOTHING
     },
     Scenario {
         name: "merge into a layer",
         args: &["merge", "top.dms"],
-        prepare: chain,
-        makes: None,
         changes: &["top.dms", "layer.dms"],
-        codes: &[1],
-        below: None,
+        ..CHANGES_NOTHING
     },
     Scenario {
         name: "amend",
         args: &["amend", "-b", "./layer.dms", "-F", "dmsnap", "top.dms"],
-        prepare: chain,
-        makes: None,
         changes: &["top.dms"],
-        codes: &[1],
-        below: None,
+        ..CHANGES_NOTHING
     },
     Scenario {
         name: "check",
         args: &["check", "top.dms"],
-        prepare: chain,
-        makes: None,
-        changes: &[],
-        codes: &[1],
-        below: None,
+        ..CHANGES_NOTHING
     },
     Scenario {
         name: "repair",
         args: &["check", "-r", "all", "layer.dms"],
         prepare: leaky,
-        makes: None,
         changes: &["layer.dms"],
-        codes: &[1],
-        below: None,
+        ..CHANGES_NOTHING
     },
     Scenario {
         name: "compare",
         args: &["compare", "top.dms", "top.dms"],
-        prepare: chain,
-        makes: None,
-        changes: &[],
         codes: &[2, 3, 4],
-        below: None,
+        ..CHANGES_NOTHING
     },
     Scenario {
         name: "map",
         args: &["map", "--output", "json", "top.dms"],
-        prepare: chain,
-        makes: None,
-        changes: &[],
-        codes: &[1],
-        below: None,
+        ..CHANGES_NOTHING
     },
     Scenario {
         name: "info",
         args: &["info", "--backing-chain", "--output", "json", "top.dms"],
-        prepare: chain,
-        makes: None,
-        changes: &[],
-        codes: &[1],
-        below: None,
+        ..CHANGES_NOTHING
     },
     Scenario {
         name: "dump",
         args: &["dump", "--output", "json", "top.dms"],
-        prepare: chain,
-        makes: None,
-        changes: &[],
-        codes: &[1],
-        below: None,
+        ..CHANGES_NOTHING
     },
     Scenario {
         name: "table",
@@ -334,36 +284,28 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
             "layer.dms",
         ],
         prepare: Scratch::base_and_layer,
-        makes: None,
-        changes: &[],
-        codes: &[1],
-        below: None,
+        ..CHANGES_NOTHING
     },
     Scenario {
         name: "recover",
         args: &["recover", "layer.dms", "new.dms"],
         prepare: invalidated,
         makes: Some("new.dms"),
-        changes: &[],
-        codes: &[1],
         below: Some("base.raw"),
+        ..CHANGES_NOTHING
     },
     Scenario {
         name: "recover in place",
         args: &["recover", "--in-place", "layer.dms"],
         prepare: invalidated,
-        makes: None,
         changes: &["layer.dms"],
-        codes: &[1],
-        below: None,
+        ..CHANGES_NOTHING
     },
     Scenario {
         name: "restore",
         args: &["restore", "meta.json", "layer.dms"],
         prepare: dumped,
-        makes: None,
         changes: &["layer.dms"],
-        codes: &[1],
-        below: None,
+        ..CHANGES_NOTHING
     },
 ];

@@ -6,8 +6,8 @@ use dmsnap::storage::testing::RecordingStorage;
 use dmsnap::storage::{MemoryStorage, SharedStorage};
 use dmsnap::store::{Doubt, LeftOut};
 use dmsnap::{
-    CheckOptions, ChunkSize, ErrorKind, HeaderFound, Image, MetadataOptions, OpenOptions,
-    OriginChoice, RecoverOptions, RestoreOptions, check_storage, read_metadata, recover_storage,
+    CheckOptions, ErrorKind, HeaderFound, Image, MetadataOptions, OpenOptions, OriginChoice,
+    RecoverOptions, RestoreOptions, check_storage, read_metadata, recover_storage,
     recover_storage_in_place, write_metadata,
 };
 
@@ -25,9 +25,8 @@ fn is_of_another_size(world: &World, bytes: &[u8]) -> bool {
 
 /// The metadata comes back as it was, wherever the file holds something else by now.
 pub(crate) fn dumps_and_restores(world: &World, bytes: &[u8], seed: u64) {
-    let chunk_size = ChunkSize::from_bytes(world.chunk).unwrap();
     let options = MetadataOptions::new()
-        .chunk_size(chunk_size)
+        .chunk_size(world.chunk_size())
         .all_areas(seed.is_multiple_of(2));
     let Ok(dump) = read_metadata(&memory_with(bytes), &options) else {
         assert!(is_of_another_size(world, bytes), "seed {seed}: not dumped");
@@ -133,8 +132,7 @@ pub(crate) fn recovers(world: &World, bytes: &[u8], seed: u64) -> bool {
 
 /// The same by somebody who does not know how long the disk is: nothing is given up for a guess.
 fn recovers_without_a_size(world: &World, bytes: &[u8], has_more: bool, seed: u64) {
-    let chunk_size = ChunkSize::from_bytes(world.chunk).unwrap();
-    let options = RecoverOptions::new().chunk_size(chunk_size);
+    let options = RecoverOptions::new().chunk_size(world.chunk_size());
     let new = memory();
     match recover_storage(&memory_with(bytes), &new, &options, &mut |_| true) {
         Err(error) => {

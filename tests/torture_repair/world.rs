@@ -55,6 +55,10 @@ impl World {
         self.disk_chunks * self.chunk
     }
 
+    pub(crate) fn chunk_size(&self) -> ChunkSize {
+        ChunkSize::from_bytes(self.chunk).unwrap()
+    }
+
     pub(crate) fn per_area(&self) -> u64 {
         self.chunk / 16
     }
@@ -76,15 +80,13 @@ impl World {
 
     /// What a user knows who wants it back.
     pub(crate) fn knowledge(&self) -> RecoverOptions {
-        let chunk_size = ChunkSize::from_bytes(self.chunk).unwrap();
         RecoverOptions::new()
             .size(self.disk_size())
-            .chunk_size(chunk_size)
+            .chunk_size(self.chunk_size())
     }
 
     pub(crate) fn slots(&self) -> Vec<u64> {
-        let chunk_size = ChunkSize::from_bytes(self.chunk).unwrap();
-        Descriptor::slot_offsets(chunk_size)
+        Descriptor::slot_offsets(self.chunk_size())
             .into_iter()
             .flatten()
             .collect()

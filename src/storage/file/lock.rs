@@ -116,8 +116,10 @@ fn change(file: &File, from: LockMode, to: LockMode) -> std::result::Result<(), 
 
 /// What `from` excludes already nobody can hold. Who tries in vain holds it for a moment, which is no reason to refuse.
 fn test(file: &File, from: LockMode, to: LockMode) -> std::result::Result<(), Refusal> {
-    let excluded_since = |byte: &&u64| excluded(from).contains(byte);
-    for &byte in excluded(to).iter().filter(|byte| !excluded_since(byte)) {
+    let fresh = excluded(to)
+        .iter()
+        .filter(|byte| !excluded(from).contains(byte));
+    for &byte in fresh {
         if sys::is_locked_by_other(file, byte).map_err(Refusal::of)? {
             return Err(Refusal::Failed(conflict(byte)));
         }

@@ -13,6 +13,10 @@ fn geometry() -> Geometry {
     Geometry::new(ChunkSize::from_bytes(CHUNK).unwrap())
 }
 
+fn run_of(new: u64, count: u64, zero: bool) -> Run {
+    Run { new, count, zero }
+}
+
 fn is_area(chunk: u64) -> bool {
     chunk % STRIDE == 1
 }
@@ -22,7 +26,7 @@ struct Seen {
     allocator: Allocator,
     /// Chunks in use.
     used: BTreeSet<u64>,
-    /// Areas that were made zero.
+    /// Areas that are zero, the first one from the beginning.
     areas: BTreeSet<u64>,
     /// Length of the file as the steps change it.
     size: u64,
@@ -35,10 +39,20 @@ impl Seen {
         Seen {
             allocator: Allocator::new(geometry(), growable, fill_holes, size),
             used: BTreeSet::new(),
-            areas: BTreeSet::new(),
+            areas: BTreeSet::from([1]),
             size,
             written_to: size.div_ceil(CHUNK),
         }
+    }
+
+    /// A file with a header and the first area, and so many chunks in use.
+    fn file(fill_holes: bool, used: usize) -> Seen {
+        let mut seen = Seen::new(true, fill_holes, 2 * CHUNK);
+        while seen.used.len() < used {
+            let more = used - seen.used.len();
+            assert!(seen.allocate(more as u64).is_some());
+        }
+        seen
     }
 
     /// Runs the steps of a reservation.
@@ -113,26 +127,6 @@ impl Seen {
         self.allocator.free(new, count);
     }
 
-    /// Gives holes back to the file system.
-    fn reclaim(&mut self) -> u64 {
-        let reclaim = self.allocator.reclaim();
-        let mut chunks = 0;
-        for step in &reclaim.steps {
-            let Step::WriteZeroes {
-                device: Device::Cow,
-                range,
-                unmap: true,
-            } = step
-            else {
-                panic!("{step:?}");
-            };
-            chunks += range.len / CHUNK;
-        }
-        assert_eq!(reclaim.cut_to(), None);
-        self.allocator.reclaimed(&reclaim, true);
-        chunks
-    }
-
     /// Cuts the file. Returns to how many chunks.
     fn cut(&mut self, min_chunks: u64, keep_slab: bool, done: bool) -> Option<u64> {
         let reclaim = self.allocator.cut(min_chunks, keep_slab)?;
@@ -189,20 +183,12 @@ fn test_devices_of_every_size_are_filled_to_the_last_chunk() {
 
 #[test]
 fn test_files_grow_by_slabs() {
-    let mut seen = Seen::new(true, true, 2 * CHUNK);
-    seen.areas.insert(1);
+    let mut seen = Seen::file(true, 0);
     let slab = SLAB_BYTES / CHUNK;
-    assert_eq!(
-        seen.allocate(1),
-        Some(Run {
-            new: 2,
-            count: 1,
-            zero: true
-        })
-    );
+    assert_eq!(seen.allocate(1), Some(run_of(2, 1, true)));
     // As many areas as are zeroed at a time are fewer than a slab has.
     let limit = seen.size / CHUNK;
-    assert_eq!(limit, (1 + SLAB_AREAS) * STRIDE + 1 - 1);
+    assert_eq!(limit, (1 + SLAB_AREAS) * STRIDE);
     assert!(limit < slab);
     // What is asked for as a whole comes in runs between areas and limits.
     let mut next = 3;
@@ -228,8 +214,7 @@ fn test_large_chunks_are_reserved_one_by_one() {
 
 #[test]
 fn test_a_slab_without_space_is_followed_by_one_chunk() {
-    let mut seen = Seen::new(true, true, 2 * CHUNK);
-    seen.areas.insert(1);
+    let mut seen = Seen::file(true, 0);
     assert!(seen.allocator.could_not_reserve());
     assert!(
         !seen.allocator.could_not_reserve(),
@@ -246,16 +231,11 @@ fn test_a_slab_without_space_is_followed_by_one_chunk() {
 #[test]
 fn test_holes_are_filled_unless_the_kernel_would_not() {
     for fill in [true, false] {
-        let mut seen = Seen::new(true, fill, 2 * CHUNK);
-        seen.areas.insert(1);
-        while seen.used.len() < 100 {
-            seen.allocate(100).unwrap();
-        }
+        let mut seen = Seen::file(fill, 100);
         seen.free(5, 3);
         let end = seen.allocator.next_free();
         let holes: Vec<_> = seen.allocator.holes().collect();
         assert_eq!(holes, [(CowChunk(5), 3)]);
-        seen.written_to = u64::MAX;
         let run = seen.allocator.allocate(2, 97);
         let expected = if fill { 5 } else { end };
         let Allocation::Run(run) = run else {
@@ -268,15 +248,17 @@ fn test_holes_are_filled_unless_the_kernel_would_not() {
 
 #[test]
 fn test_holes_that_were_given_back_read_as_zeros() {
-    let mut seen = Seen::new(true, true, 2 * CHUNK);
-    seen.areas.insert(1);
-    while seen.used.len() < 100 {
-        seen.allocate(100).unwrap();
-    }
+    let mut seen = Seen::file(true, 100);
     assert!(!seen.allocator.has_reclaimable());
     seen.free(40, 4);
     assert!(seen.allocator.has_reclaimable());
     let reclaim = seen.allocator.reclaim();
+    let range = ByteRange::new(40 * CHUNK, 4 * CHUNK);
+    assert!(matches!(
+        reclaim.steps[..],
+        [Step::WriteZeroes { device: Device::Cow, range: found, unmap: true }] if found == range
+    ));
+    assert_eq!(reclaim.cut_to(), None);
     // Nobody gets them while that is under way.
     assert_eq!(seen.allocator.holes().count(), 0);
     seen.allocator.reclaimed(&reclaim, true);
@@ -284,54 +266,25 @@ fn test_holes_that_were_given_back_read_as_zeros() {
     seen.free(10, 2);
     // Zeros first, whatever lies before them.
     let first = seen.allocator.allocate(10, 94);
-    assert_eq!(
-        first,
-        Allocation::Run(Run {
-            new: 40,
-            count: 4,
-            zero: true
-        })
-    );
+    assert_eq!(first, Allocation::Run(run_of(40, 4, true)));
     let second = seen.allocator.allocate(10, 98);
-    assert_eq!(
-        second,
-        Allocation::Run(Run {
-            new: 10,
-            count: 2,
-            zero: false
-        })
-    );
+    assert_eq!(second, Allocation::Run(run_of(10, 2, false)));
     assert_eq!(seen.allocator.holes().count(), 0);
 }
 
 #[test]
 fn test_holes_whose_space_could_not_be_given_back_stay_holes() {
-    let mut seen = Seen::new(true, true, 2 * CHUNK);
-    seen.areas.insert(1);
-    while seen.used.len() < 40 {
-        seen.allocate(100).unwrap();
-    }
+    let mut seen = Seen::file(true, 40);
     seen.free(10, 2);
     let reclaim = seen.allocator.reclaim();
     seen.allocator.reclaimed(&reclaim, false);
     let again = seen.allocator.allocate(10, 38);
-    assert_eq!(
-        again,
-        Allocation::Run(Run {
-            new: 10,
-            count: 2,
-            zero: false
-        })
-    );
+    assert_eq!(again, Allocation::Run(run_of(10, 2, false)));
 }
 
 #[test]
 fn test_what_is_free_at_the_end_is_no_hole() {
-    let mut seen = Seen::new(true, true, 2 * CHUNK);
-    seen.areas.insert(1);
-    while seen.used.len() < 64 {
-        seen.allocate(64).unwrap();
-    }
+    let mut seen = Seen::file(true, 64);
     // Two areas are full: chunks 2 to 33 and 35 to 66; the next one would be 68.
     assert_eq!(seen.allocator.next_free(), 68);
     seen.free(60, 5);
@@ -350,11 +303,7 @@ fn test_what_is_free_at_the_end_is_no_hole() {
 
 #[test]
 fn test_files_are_cut_behind_the_last_chunk_in_use() {
-    let mut seen = Seen::new(true, true, 2 * CHUNK);
-    seen.areas.insert(1);
-    while seen.used.len() < 40 {
-        seen.allocate(40 - seen.used.len() as u64).unwrap();
-    }
+    let mut seen = Seen::file(true, 40);
     let next = seen.allocator.next_free();
     assert_eq!(seen.cut(0, true, true), None, "a slab is kept");
     // The host may refuse, and is asked again only for less.
@@ -370,14 +319,7 @@ fn test_files_are_cut_behind_the_last_chunk_in_use() {
     assert_eq!(seen.cut(0, false, true), None, "there is nothing more");
     // What comes next is new, and needs space first.
     let run = seen.allocate(1).unwrap();
-    assert_eq!(
-        run,
-        Run {
-            new: next - 1,
-            count: 1,
-            zero: true
-        }
-    );
+    assert_eq!(run, run_of(next - 1, 1, true));
     assert_eq!(seen.cut(next + 10, false, true), Some(next + 10));
     // An area where the file would end is part of what is kept.
     while !is_area(seen.allocator.next_free() - 1) {
@@ -395,7 +337,7 @@ fn test_devices_are_not_cut() {
     assert_eq!(seen.cut(0, false, true), None);
     seen.free(2, 1);
     assert!(!seen.allocator.has_reclaimable());
-    assert_eq!(seen.reclaim(), 0);
+    assert!(seen.allocator.reclaim().steps.is_empty());
 }
 
 #[test]

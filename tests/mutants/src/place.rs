@@ -83,25 +83,15 @@ impl Placer<'_> {
         let op = binary.op.span().byte_range();
         let operator = self.text(op.clone()).to_owned();
         let deref = if by_reference { "*" } else { "" };
-        let mut close = if by_reference {
-            ")) { (l, r) => "
+        let (open, between, end) = if by_reference {
+            ("(match (&(", "), &(", "))")
         } else {
-            ") { (l, r) => "
-        }
-        .to_owned();
-        for mutant in mutants {
-            close += &format!(
-                "if {} {{ {deref}l {} {deref}r }} else ",
-                is(mutant.id),
-                mutant.replacement
-            );
-        }
-        close += &format!("{{ {deref}l {operator} {deref}r }} }})");
-        let (open, between) = if by_reference {
-            ("(match (&(", "), &(")
-        } else {
-            ("(match (", ", ")
+            ("(match (", ", ", ")")
         };
+        let choice = choice(mutants, &operator, |operator| {
+            format!("{deref}l {operator} {deref}r")
+        });
+        let close = format!("{end} {{ (l, r) => {choice} }})");
         self.edits.around(
             ids(mutants),
             range(binary),
@@ -135,15 +125,8 @@ impl Placer<'_> {
             self.text(binary.op.span().byte_range()).to_owned(),
             self.text(left.clone()).to_owned(),
         );
-        let mut close = ") { r => ".to_owned();
-        for mutant in mutants {
-            close += &format!(
-                "if {} {{ {left_text} {} r }} else ",
-                is(mutant.id),
-                mutant.replacement
-            );
-        }
-        close += &format!("{{ {left_text} {op} r }} }})");
+        let choice = choice(mutants, &op, |operator| format!("{left_text} {operator} r"));
+        let close = format!(") {{ r => {choice} }})");
         let gone = left.start..right.start;
         self.edits.around(
             ids(mutants),
@@ -153,6 +136,19 @@ impl Placer<'_> {
             Some((gone, "(match (".to_owned())),
         );
     }
+}
+
+/// An expression with the operator of the mutant that is awake, or else the one that the source has.
+fn choice(mutants: &[Mutant], operator: &str, with: impl Fn(&str) -> String) -> String {
+    let mut text = String::new();
+    for mutant in mutants {
+        text += &format!(
+            "if {} {{ {} }} else ",
+            is(mutant.id),
+            with(&mutant.replacement)
+        );
+    }
+    text + &format!("{{ {} }}", with(operator))
 }
 
 fn ids(mutants: &[Mutant]) -> Vec<u32> {
